@@ -1,0 +1,160 @@
+"""A router's FIB: its delegations, kept small (about 100 bytes each) and indexed for the compiler.
+
+A prefix is one integer, `value << 8 | length`: sorting these puts every prefix right before what it
+covers. A verdict is one integer too: PUNT_ID, DROP_ID, or the number of a next hop, so that a
+next hop's MAC changes in one place however many delegations use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Match, Prefix, Verdict
+
+PUNT_ID, DROP_ID = 0, -1
+Key = int
+"""A prefix as an integer: `value << 8 | length`."""
+
+
+def key_of(prefix: Prefix) -> Key:
+    return prefix.value << 8 | prefix.length
+
+
+def prefix_of(version: int, key: Key) -> Prefix:
+    return Prefix(version, key >> 8, key & 0xFF)
+
+
+@dataclass(slots=True)
+class Part:
+    """The delegations of one ingress interface for one IP version and one eth_src (None: any)."""
+
+    prefixes: dict[Key, int] = field(default_factory=dict)
+    connections: dict[FiveTuple, int] = field(default_factory=dict)
+
+
+PartKey = tuple[str, int, int | None]
+"""(ingress interface, IP version, eth_src or None)."""
+
+
+class Change(NamedTuple):
+    """One delegation set (`verdict`) or removed (None): what schema, store and compiler hand to each other."""
+
+    part: PartKey
+    key: Key | FiveTuple
+    verdict: Verdict | None
+
+
+def change_of(match: Match, verdict: Verdict | None) -> Change:
+    """The change that sets `match` to `verdict`, or removes it."""
+    key = key_of(match.dst) if match.connection is None else match.connection
+    return Change((match.in_port, match.dst.version, match.eth_src), key, verdict)
+
+
+def match_of_change(part: PartKey, key: Key | FiveTuple) -> Match:
+    """The match that (part, key) stands for."""
+    in_port, version, eth_src = part
+    if isinstance(key, FiveTuple):
+        return Match(in_port, Prefix.host(version, key.dst), eth_src, key)
+    return Match(in_port, prefix_of(version, key), eth_src)
+
+
+class Fib:
+    """Mutable, owned by one controller (or one test). Iterating gives `Delegation` values."""
+
+    __slots__ = ("_ids", "nexthops", "parts")
+
+    def __init__(self, delegations: Iterator[Delegation] | list[Delegation] | tuple[Delegation, ...] = ()) -> None:
+        self.parts: dict[PartKey, Part] = {}
+        self.nexthops: dict[int, Forward] = {}
+        self._ids: dict[Forward, int] = {}
+        for d in delegations:
+            self.set(d.match, d.verdict)
+
+    def __len__(self) -> int:
+        return sum(len(p.prefixes) + len(p.connections) for p in self.parts.values())
+
+    def __iter__(self) -> Iterator[Delegation]:
+        for (in_port, version, eth_src), part in self.parts.items():
+            for key, number in chain(part.prefixes.items(), part.connections.items()):
+                yield Delegation(match_of_change((in_port, version, eth_src), key), self.verdict(number))
+
+    def verdict(self, number: int) -> Verdict:
+        """The verdict that a number stands for."""
+        if number > 0:
+            return self.nexthops[number]
+        return PUNT if number == PUNT_ID else DROP
+
+    def number(self, verdict: Verdict) -> int:
+        """The number of a verdict, given out on first use."""
+        if isinstance(verdict, Forward):
+            number = self._ids.get(verdict)
+            if number is None:
+                number = max(self.nexthops, default=0) + 1
+                self.add_nexthop(number, verdict)
+            return number
+        return PUNT_ID if verdict is PUNT or verdict == PUNT else DROP_ID
+
+    def add_nexthop(self, number: int, nexthop: Forward) -> None:
+        """Give `nexthop` a number (as the store remembers it)."""
+        self.nexthops[number] = nexthop
+        self._ids.setdefault(nexthop, number)
+
+    def move_nexthop(self, number: int, nexthop: Forward) -> None:
+        """The neighbour behind `number` has another MAC; every delegation that uses it follows."""
+        old = self.nexthops[number]
+        if self._ids.get(old) == number:
+            del self._ids[old]
+        self.add_nexthop(number, nexthop)
+
+    def number_at(self, part_key: PartKey, key: Key | FiveTuple) -> int | None:
+        """The verdict's number at exactly this place, None where there is no delegation."""
+        part = self.parts.get(part_key)
+        if part is None:
+            return None
+        return part.connections.get(key) if isinstance(key, FiveTuple) else part.prefixes.get(key)
+
+    def get(self, match: Match) -> Verdict | None:
+        change = change_of(match, None)
+        number = self.number_at(change.part, change.key)
+        return None if number is None else self.verdict(number)
+
+    def set(self, match: Match, verdict: Verdict) -> None:
+        """Add or replace."""
+        self.apply(change_of(match, verdict))
+
+    def discard(self, match: Match) -> None:
+        """Remove if there."""
+        self.apply(change_of(match, None))
+
+    def apply(self, change: Change) -> None:
+        """Carry out one change; removing what is not there is no error."""
+        part_key, key, verdict = change
+        part = self.parts.get(part_key)
+        if verdict is not None:
+            if part is None:
+                part = self.parts[part_key] = Part()
+            number = self.number(verdict)
+            if isinstance(key, FiveTuple):
+                part.connections[key] = number
+            else:
+                part.prefixes[key] = number
+        elif part is not None:
+            if isinstance(key, FiveTuple):
+                part.connections.pop(key, None)
+            else:
+                part.prefixes.pop(key, None)
+            if not part.prefixes and not part.connections:
+                del self.parts[part_key]
+
+
+def lengths(prefixes: Mapping[Key, int]) -> list[int]:
+    """The prefix lengths present, longest first."""
+    return sorted({key & 0xFF for key in prefixes}, reverse=True)
+
+
+def mask(version: int, length: int) -> int:
+    bits = BITS[version]
+    return ((1 << length) - 1) << (bits - length)

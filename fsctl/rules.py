@@ -1,0 +1,155 @@
+"""What a bridge is told: OpenFlow rules and groups as plain values.
+
+Field names are OpenFlow's OXM names (and Nicira's where OVS extends them); numbers are integers.
+`openflow` turns these into bytes and ovs-ofctl text, `pipeline` builds them, `semantics` reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+GUARD, FLOW_SWITCH, EGRESS, MTU = 0, 1, 2, 3
+"""Table numbers (docs/pipeline.md)."""
+
+COOKIE = 0x6673_6374_6C00_0000
+"""Marks what is fsctl's ("fsctl"); rules with other cookies are never touched."""
+COOKIE_MASK = 0xFFFF_FFFF_FF00_0000
+
+
+class Field(NamedTuple):
+    """One OXM: `mask` None means an exact match."""
+
+    name: str
+    value: int
+    mask: int | None = None
+
+
+class DecTtl(NamedTuple):
+    """Decrement nw_ttl / hop limit `times` times."""
+
+    times: int = 1
+
+
+class SetField(NamedTuple):
+    """`name` is eth_src, eth_dst, in_port, reg0 or reg1."""
+
+    name: str
+    value: int
+
+
+class Output(NamedTuple):
+    """To an OpenFlow port of this bridge."""
+
+    port: int
+
+
+class Normal(NamedTuple):
+    """The bridge's own L2 learning switch (OFPP_NORMAL)."""
+
+
+class Learn(NamedTuple):
+    """Let the bridge learn the sender, and nothing else: clone(move eth_src -> eth_dst, NORMAL)."""
+
+
+class CheckLarger(NamedTuple):
+    """reg0[0] = 1 if the frame is longer than `bytes` (Ethernet header included), else 0."""
+
+    bytes: int
+
+
+class Resubmit(NamedTuple):
+    """Look up in another table and come back."""
+
+    table: int
+
+
+class ToGroup(NamedTuple):
+    """Run the one bucket of an indirect group."""
+
+    group: int
+
+
+class GotoTable(NamedTuple):
+    """Instruction, not action; last in a list."""
+
+    table: int
+
+
+Action = DecTtl | SetField | Output | Normal | Learn | CheckLarger | Resubmit | ToGroup | GotoTable
+
+
+class RuleKey(NamedTuple):
+    """What identifies a rule in a bridge: (table, priority, match). `match` is in OXM order (see FIELD_ORDER)."""
+
+    table: int
+    priority: int
+    match: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One OpenFlow flow entry. No actions: drop."""
+
+    key: RuleKey
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An indirect group: one bucket of actions, shared by all rules that leave the same way."""
+
+    id: int
+    actions: tuple[Action, ...] = ()
+
+
+FIELD_ORDER = (
+    "in_port", "eth_dst", "eth_src", "eth_type", "vlan_tci", "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst",
+    "ip_proto", "nw_ttl", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "icmpv6_type", "reg0", "reg1",
+)  # fmt: skip
+"""The order of fields in a RuleKey; `match_of` sorts by it."""
+_RANK = {name: n for n, name in enumerate(FIELD_ORDER)}
+
+
+def match_of(*fields: Field) -> tuple[Field, ...]:
+    """A match in canonical order."""
+    return tuple(sorted(fields, key=lambda f: _RANK[f.name]))
+
+
+@dataclass(slots=True)
+class RuleTable:
+    """All of fsctl's rules and groups of one bridge."""
+
+    rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
+    groups: dict[int, tuple[Action, ...]] = field(default_factory=dict)
+
+    def add(self, *rules: Rule) -> None:
+        for rule in rules:
+            self.rules[rule.key] = rule.actions
+
+
+class RuleChange(NamedTuple):
+    """`actions` None: delete. `is_new` tells an add from a modification."""
+
+    key: RuleKey
+    actions: tuple[Action, ...] | None
+    is_new: bool = True
+
+
+class GroupChange(NamedTuple):
+    """`actions` None: delete."""
+
+    id: int
+    actions: tuple[Action, ...] | None
+    is_new: bool = True
+
+
+@dataclass(slots=True)
+class Update:
+    """An ordered list of changes for one bridge: applied as one bundle, all or nothing."""
+
+    bridge: str
+    changes: list[RuleChange | GroupChange] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)

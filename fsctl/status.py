@@ -1,0 +1,187 @@
+"""What the controller answers: the results and views that REST and the command line show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fsctl.fib import Change
+from fsctl.model import Address, Delegation, Match, Network, Packet
+from fsctl.rules import Action, RuleKey
+
+INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An atomic change of one router's FIB. `replace`: what is not among `changes` goes."""
+
+    router: str
+    changes: Sequence[Change]
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A delegation whose rule a switch rejected, with the switch's words."""
+
+    match: Match
+    bridge: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """`waiting_for` names bridges that are not connected: their rules follow when they are."""
+
+    revision: int
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: tuple[Failure, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStatus:
+    """A delegation and what became of it. `hops` counts the routers bypassed from its ingress on.
+
+    `packets` and `bytes` are those bypassed by the rules whose chain begins with or passes this delegation.
+    """
+
+    delegation: Delegation
+    state: str
+    reason: str = ""
+    hops: int = 0
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeStatus:
+    """A bridge as the controller sees it. `in_step`: what is installed is what shall be."""
+
+    name: str
+    connected: bool
+    in_step: bool
+    datapath_id: int | None = None
+    rules: int = 0
+    groups: int = 0
+    ports: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleStatus:
+    """An installed rule of the flow switch table; `chain` are the (router, delegation) it was collapsed from.
+
+    `actions` are resolved: what the group that the rule points at does.
+    """
+
+    bridge: str
+    key: RuleKey
+    actions: tuple[Action, ...]
+    group: int | None = None
+    chain: tuple[tuple[str, Delegation], ...] = ()
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HopReport:
+    """One hop of a walk: the interface that the packet came to, and the delegation that decided (None: no match)."""
+
+    router: str
+    interface: str
+    delegation: Delegation | None
+
+
+@dataclass(frozen=True, slots=True)
+class WalkReport:
+    """`end` is "bridged", "dropped" or "slow_path"; `final` the packet as it ends; `rule` does it, if any."""
+
+    hops: tuple[HopReport, ...]
+    end: str
+    reason: str
+    final: Packet
+    rule: RuleStatus | None = None
+
+
+class Ticket(Protocol):
+    """A write under way."""
+
+    def wait(self, timeout: float | None = None) -> WriteResult:
+        """Until the switches have confirmed. Raises FsctlError; UnavailableError after `timeout` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceChange:
+    """What a router says of its own interface; None leaves a value as it is."""
+
+    router: str
+    interface: str
+    addresses: tuple[Address, ...] | None = None
+    mtu: int | None = None
+
+
+class Backend(Protocol):
+    """The controller as northbound sees it. Unknown routers, interfaces: NotFoundError."""
+
+    @property
+    def network(self) -> Network: ...
+    @property
+    def revision(self) -> int: ...
+    def write(self, write: Write) -> Ticket: ...
+    def change_interface(self, change: InterfaceChange) -> Ticket: ...
+    def flows(self, router: str) -> Iterable[FlowStatus]: ...
+    def bridges(self) -> Sequence[BridgeStatus]: ...
+    def rules(self) -> Iterable[RuleStatus]: ...
+    def walk(self, packet: Packet) -> WalkReport: ...
+    def not_ready(self) -> Sequence[str]:
+        """Why not every configured bridge is connected and in step; empty when all are."""
+        ...
+
+
+@dataclass(slots=True)
+class Rejection:
+    """A change that a switch refused, with OpenFlow's error type and code and their name."""
+
+    key: RuleKey | int
+    error: str
+    type: int = 0
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port as OpenFlow describes it; `up` is neither OFPPC_PORT_DOWN nor OFPPS_LINK_DOWN."""
+
+    name: str
+    ofport: int
+    up: bool
+
+
+@dataclass(slots=True)
+class PortInfo:
+    """What OVSDB knows of a port."""
+
+    name: str
+    bridge: str
+    attached_mac: int | None = None
+    mtu: int = 1500
+    tagged: bool = False
+    iface_id: str = ""
+    uuid: str = ""
+
+
+@dataclass(slots=True)
+class OvsdbView:
+    """OVSDB's ports by (bridge, port name), and the patch ports that fsctl made: bridge -> peer bridge -> port name."""
+
+    ports: dict[tuple[str, str], PortInfo] = field(default_factory=dict)
+    links: dict[str, dict[str, str]] = field(default_factory=dict)
+    bridges: frozenset[str] = frozenset()
