@@ -1,0 +1,188 @@
+"""Collapse: all walks that start at a router interface, compiled into single rules.
+
+`Compiler(network)` compiles everything; `update` recompiles what a change of delegations can touch
+(design: the region). Both keep, per node, the rules in force and return what changed. Pure: it
+computes over the values it is given. A property test holds region and full equal, and both equal
+to `semantics.walk`, which shares no code with this.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from fsctl.fib import Change, Key, mask, match_of_change
+from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Match, Network, Verdict
+from fsctl.plane import DROPPED, LOCAL_ID, SLOW, Effect, Emission, Node, Outcome, Plane, State
+
+Replaced = tuple[Change, Verdict | None]
+"""A change that was carried out, and what was there before (None: nothing)."""
+
+
+def _no_pause() -> None:
+    return None
+
+
+class Compiler:
+    """The compiled state of one network. `pause` is called every few milliseconds of work."""
+
+    def __init__(self, network: Network, pause: Callable[[], None] = _no_pause) -> None:
+        self.network = network
+        self.planes = {version: Plane(network, version, pause) for version in (IPV4, IPV6)}
+        self.longest: dict[tuple[str, str], Counter[int]] = {}
+        self.usage: dict[str, Counter[Effect]] = {name: Counter() for name in network.bridges}
+        for plane in self.planes.values():
+            self._full(plane)
+
+    # --- compiling ---------------------------------------------------------------------------------
+
+    def _full(self, plane: Plane) -> None:
+        everything = set(range(len(plane.nodes)))
+        for emission in plane.sweep(plane.order, plane.root(), {}, everything):
+            self._count(emission)
+        for emission in plane.sweep_connections(plane.connections, {}):
+            self._count(emission)
+
+    def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> list[Emission]:
+        """Recompile after the FIBs of these routers have changed; gives what changed among the rules."""
+        seeds: dict[int, dict[Key | FiveTuple, set[int]]] = {IPV4: {}, IPV6: {}}
+        for router, changes in replaced.items():
+            for change, _ in changes:
+                if change.part[2] is not None:
+                    self.planes[change.part[1]].ensure_node(router, change.part[0], change.part[2])
+            for plane in self.planes.values():
+                plane.refresh(router)
+            for change, before in changes:
+                self._seed(router, change, before, seeds)
+        emissions: list[Emission] = []
+        for version, places in seeds.items():
+            if places:
+                emissions.extend(self._region(self.planes[version], places))
+        for emission in emissions:
+            self._count(emission)
+        return emissions
+
+    def _seed(
+        self, router: str, change: Change, before: Verdict | None, seeds: dict[int, dict[Key | FiveTuple, set[int]]]
+    ) -> None:
+        (in_port, version, eth_src), key, verdict = change
+        plane = self.planes[version]
+        if (before is None) != (verdict is None):
+            plane.count(key, 1 if before is None else -1)
+        node = plane.node_of[router, in_port, eth_src]
+        touched = {node.index, *(n.index for n in node.classes)}
+        seeds[version].setdefault(key, set()).update(touched)
+
+    def _region(self, plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> Iterator[Emission]:
+        """Everything inside the changed prefixes, for the walks that pass a changed node."""
+        changed = sorted(key for key in places if not isinstance(key, FiveTuple))
+        seeds = {key: places[key] for key in changed}
+        watched = {n.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
+        if len(changed) * 8 > len(plane.order):
+            yield from plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
+            connections = set(plane.connections)
+        else:
+            connections = set()
+            for first, last in _disjoint(plane.version, changed):
+                end = last << 8 | 0xFF
+                gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
+                keys = sorted({*plane.order.irange(first, end), *gone})
+                yield from plane.sweep(keys, plane.above(first), seeds, watched)
+                for dst in plane.by_dst.irange(first >> 8, last):
+                    connections |= plane.by_dst[dst]
+        points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
+        yield from plane.sweep_connections(sorted(connections | points.keys()), points)
+
+    def _count(self, emission: Emission) -> None:
+        node, _, old, new = emission
+        usage = self.usage[node.interface.bridge]
+        longest = self.longest.setdefault((node.interface.router, node.interface.name), Counter())
+        if old is not None and old.kind != SLOW:
+            usage[old] -= 1
+            if not usage[old]:
+                del usage[old]
+            longest[old.hops] -= 1
+        if new is not None and new.kind != SLOW:
+            usage[new] += 1
+            longest[new.hops] += 1
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def nodes(self) -> Iterator[tuple[Plane, Node]]:
+        for plane in self.planes.values():
+            for node in plane.nodes:
+                yield plane, node
+
+    def longest_chain(self, router: str, interface: str) -> int | None:
+        """The most hops of any rule in force there; None where there is no rule."""
+        counts = self.longest.get((router, interface))
+        return max((hops for hops, count in counts.items() if count), default=None) if counts else None
+
+    def outcome(self, router: str, match: Match) -> Outcome:
+        """How a walk that `match` catches at its ingress interface ends."""
+        plane, node, state = self._place(router, match)
+        return plane.result(state, node)
+
+    def chain(self, router: str, match: Match) -> tuple[tuple[str, Delegation], ...]:
+        """The (router, delegation) pairs that such a walk is decided by, in order; at most one where there is no bypass."""
+        plane, node, state = self._place(router, match)
+        outcome = plane.result(state, node)
+        length = 1 if outcome.kind == SLOW else outcome.hops + (outcome.kind == DROPPED)
+        hops: list[tuple[str, Delegation]] = []
+        here: Node | None = node
+        while here is not None and len(hops) < length:
+            number = state.best[here.index]
+            if number is None or number == LOCAL_ID:
+                break
+            hops.append((here.interface.router, self._delegation(plane, here, match)))
+            step = plane.step(here, number)
+            here = None if isinstance(step, Outcome) else step.target
+        return tuple(hops)
+
+    def rule_at(self, router: str, match: Match) -> tuple[Node, Key | FiveTuple] | None:
+        """The rule that a packet meets which `match` catches at its ingress interface."""
+        plane, node, _ = self._place(router, match)
+        nodes = [node] if node.eth_src is None else [node, plane.node_of[router, match.in_port, None]]
+        keys: list[Key | FiveTuple] = [] if match.connection is None else [match.connection]
+        bits, value = BITS[plane.version], match.dst.value
+        keys += [(value & mask(plane.version, n)) << 8 | n for n in range(min(bits, match.dst.length), -1, -1)]
+        for key in keys:
+            for candidate in nodes:
+                if key in candidate.rules:
+                    return candidate, key
+        return None
+
+    def _place(self, router: str, match: Match) -> tuple[Plane, Node, State]:
+        plane = self.planes[match.dst.version]
+        node = plane.node_of.get((router, match.in_port, match.eth_src)) or plane.node_of[router, match.in_port, None]
+        if match.connection is not None:
+            state = plane.at_connection(match.connection)[1]
+        else:
+            state = plane.above(match.dst.value << 8 | match.dst.length, inclusive=True)
+        return plane, node, state
+
+    @staticmethod
+    def _delegation(plane: Plane, node: Node, match: Match) -> Delegation:
+        """The delegation that decided at `node` for what `match` catches."""
+        fib = plane.network.fibs[node.interface.router]
+        keys: list[Key | FiveTuple] = [] if match.connection is None else [match.connection]
+        value = match.dst.value
+        keys += [(value & mask(plane.version, n)) << 8 | n for n in range(match.dst.length, -1, -1)]
+        for key in keys:
+            for eth_src in dict.fromkeys((node.eth_src, None)):
+                part = (node.interface.name, plane.version, eth_src)
+                number = fib.number_at(part, key)
+                if number is not None:
+                    return Delegation(match_of_change(part, key), fib.verdict(number))
+        raise AssertionError("a verdict without a delegation")
+
+
+def _disjoint(version: int, keys: Iterable[Key]) -> Iterator[tuple[Key, int]]:
+    """The (first key, last address) of the prefixes that no other one covers; `keys` sorted."""
+    last = -1
+    for key in keys:
+        if key >> 8 > last:
+            last = (key >> 8) | ((1 << (BITS[version] - (key & 0xFF))) - 1)
+            yield key, last

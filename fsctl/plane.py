@@ -1,0 +1,438 @@
+"""The walks of one IP version, and the rules that they collapse to.
+
+A *node* is where a walk can stand: a router interface and, where that interface has delegations for
+particular senders, one of these eth_src values (None: any other). A walk is a path through nodes,
+because behind the first hop both the next interface and the sender's MAC follow from the next hop.
+
+`sweep` visits prefixes in order (a prefix right before what it covers) with a stack of the prefixes
+that cover the present one, so that no lookup is needed: a prefix changes only what its own
+delegations say, and what walks that pass these do. A rule is emitted at a prefix only where it
+says something else than the nearest emitted rule above it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict, SortedList
+
+from fsctl.fib import DROP_ID, PUNT_ID, Key, Part, mask
+from fsctl.model import BITS, FiveTuple, Interface, Network
+
+LOCAL_ID = -2
+"""The verdict number of a router's own addresses: they end every walk."""
+SLOW, FORWARD, DROPPED = "slow_path", "forward", "drop"
+_NOTHING = Part()
+_BREATH = 512
+"""Keys between two calls of `pause`: well under 10 ms."""
+
+
+class Outcome:
+    """How a walk from some node ends. Interned: the same outcome is the same object.
+
+    `hops` forwards, the last by next hop `nexthop` of `router`; `limit` is the smallest MTU on the
+    way in bytes; `path` has a bit for every interface visited.
+    """
+
+    __slots__ = ("hops", "kind", "limit", "nexthop", "path", "reason", "router")
+
+    def __init__(
+        self, kind: str, reason: str = "", *, router: str = "", nexthop: int = 0, hops: int = 0, limit: int = 0, path: int = 0
+    ) -> None:
+        self.kind, self.reason, self.path = kind, reason, path
+        self.router, self.nexthop, self.hops, self.limit = router, nexthop, hops, limit
+
+
+class Effect(NamedTuple):
+    """What a rule does: an outcome as far as a bridge can tell. `limit` 0: no MTU to watch."""
+
+    kind: str
+    router: str = ""
+    nexthop: int = 0
+    hops: int = 0
+    limit: int = 0
+
+
+SLOW_EFFECT = Effect(SLOW)
+NO_MATCH = Outcome(SLOW, "no delegation")
+PUNTED = Outcome(SLOW, "punt")
+LOCAL = Outcome(SLOW, "the router's own address")
+LOOP = Outcome(SLOW, "loop")
+TOO_LONG = Outcome(SLOW, "chain longer than max_hops")
+NO_CHAIN = (LOOP, TOO_LONG)
+
+
+class Node:
+    """An ingress interface and a class of senders; `rules` are those emitted for it."""
+
+    __slots__ = ("any", "classes", "eth_src", "index", "interface", "local", "own", "rules", "steps", "usable")
+
+    def __init__(self, index: int, interface: Interface, eth_src: int | None, local: frozenset[Key]) -> None:
+        self.index, self.interface, self.eth_src, self.local = index, interface, eth_src, local
+        self.usable = interface.up
+        self.any = self.own = _NOTHING
+        self.classes: list[Node] = []
+        self.rules: dict[Key | FiveTuple, Effect] = {}
+        self.steps: dict[int, Step | Outcome] = {}
+
+    def at(self, key: Key) -> int | None:
+        """The verdict's number for exactly this prefix."""
+        if key in self.local:
+            return LOCAL_ID
+        number = self.own.prefixes.get(key)
+        return self.any.prefixes.get(key) if number is None else number
+
+    def at_connection(self, connection: FiveTuple) -> int | None:
+        number = self.own.connections.get(connection)
+        return self.any.connections.get(connection) if number is None else number
+
+
+class Step:
+    """One forward at one node: `target` is the next node, None where the chain ends."""
+
+    __slots__ = ("alone", "bit", "limit", "target")
+
+    def __init__(self, target: Node | None, limit: int, bit: int, alone: Outcome) -> None:
+        self.target, self.limit, self.bit, self.alone = target, limit, bit, alone
+
+
+class Emission(NamedTuple):
+    """One rule that came, went or changed; None: not there."""
+
+    node: Node
+    key: Key | FiveTuple
+    old: Effect | None
+    new: Effect | None
+
+
+class State:
+    """What all nodes say at one prefix; `results` are filled in as they are asked for (None: not yet)."""
+
+    __slots__ = ("best", "last", "results")
+
+    def __init__(self, last: int, best: list[int | None], results: list[Outcome | None]) -> None:
+        self.last, self.best, self.results = last, best, results
+
+
+class Plane:
+    """All nodes of one IP version and the union of their prefixes and connections."""
+
+    def __init__(self, network: Network, version: int, pause: Callable[[], None]) -> None:
+        self.network, self.version, self.pause = network, version, pause
+        self.nodes: list[Node] = []
+        self.node_of: dict[tuple[str, str, int | None], Node] = {}
+        self.union: Counter[Key] = Counter()
+        self.order: SortedList[Key] = SortedList()
+        self.lengths: Counter[int] = Counter()
+        self.connections: Counter[FiveTuple] = Counter()
+        self.by_dst: SortedDict[int, set[FiveTuple]] = SortedDict()
+        self._preds: list[set[int]] = []
+        self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
+        self._composed: dict[tuple[Step, Outcome], Outcome] = {}
+        self._effects: dict[tuple[str, Outcome], Effect] = {}
+        self._interned: dict[Effect, Effect] = {}
+        self._dropped: dict[int, Outcome] = {}
+        self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
+        self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
+        self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
+        self._build()
+
+    def _build(self) -> None:
+        for interface in self.network.interfaces():
+            self._add_node(interface, None)
+        for router, fib in self.network.fibs.items():
+            for (in_port, version, eth_src), part in fib.parts.items():
+                if version == self.version:
+                    self.ensure_node(router, in_port, eth_src)
+                    self.connections.update(part.connections.keys())
+                    self.union.update(part.prefixes.keys())
+            self.refresh(router)
+        for node in self.nodes:
+            self.union.update(node.local if node.eth_src is None else ())
+        self.order.update(self.union)
+        self.lengths.update(key & 0xFF for key in self.union)
+        for connection in self.connections:
+            self.by_dst.setdefault(connection.dst, set()).add(connection)
+
+    def _add_node(self, interface: Interface, eth_src: int | None) -> Node:
+        own = self.network.own_addresses[interface.router]
+        local = frozenset(value << 8 | BITS[self.version] for version, value in own if version == self.version)
+        node = Node(len(self.nodes), interface, eth_src, local)
+        self.nodes.append(node)
+        self._preds.append(set())
+        self.node_of[interface.router, interface.name, eth_src] = node
+        return node
+
+    def ensure_node(self, router: str, in_port: str, eth_src: int | None) -> Node:
+        """The node of a sender class; made when its first delegation comes."""
+        node = self.node_of.get((router, in_port, eth_src))
+        if node is None:
+            base = self.node_of[router, in_port, None]
+            node = self._add_node(base.interface, eth_src)
+            base.classes.append(node)
+            for other in self.nodes:  # next hops may lead to the new class now
+                other.steps.clear()
+            self._composed.clear()
+            # What led to the interface may lead to the class: it begins as a twin of its base.
+            self._preds[node.index] = set(self._preds[base.index])
+            self._upstream.clear()
+        return node
+
+    def refresh(self, router: str) -> None:
+        """Take up the parts of a FIB that came or went."""
+        parts = self.network.fibs[router].parts
+        for node in self.nodes:
+            if node.interface.router == router:
+                node.any = parts.get((node.interface.name, self.version, None), _NOTHING)
+                if node.eth_src is not None:
+                    node.own = parts.get((node.interface.name, self.version, node.eth_src), _NOTHING)
+
+    def count(self, key: Key | FiveTuple, by: int) -> None:
+        """A delegation for `key` came (+1) or went (-1)."""
+        if isinstance(key, FiveTuple):
+            self._count_connection(key, by)
+            return
+        before = self.union[key]
+        self.union[key] = after = before + by
+        if not before:
+            self.order.add(key)
+            self.lengths[key & 0xFF] += 1
+        elif not after:
+            del self.union[key]
+            self.order.remove(key)
+            self.lengths[key & 0xFF] -= 1
+
+    def _count_connection(self, connection: FiveTuple, by: int) -> None:
+        self.connections[connection] += by
+        same_dst = self.by_dst.setdefault(connection.dst, set())
+        if self.connections[connection]:
+            same_dst.add(connection)
+            return
+        del self.connections[connection]
+        same_dst.discard(connection)
+        if not same_dst:
+            del self.by_dst[connection.dst]
+
+    # --- walks -----------------------------------------------------------------------------------
+
+    def step(self, node: Node, number: int) -> Step | Outcome:
+        """What verdict `number` does at `node`; an Outcome where the walk ends there."""
+        step = node.steps.get(number)
+        if step is None:
+            step = node.steps[number] = self._make_step(node, number)
+            if isinstance(step, Step) and step.target is not None and node.index not in self._preds[step.target.index]:
+                self._preds[step.target.index].add(node.index)
+                self._upstream.clear()
+        return step
+
+    def _make_step(self, node: Node, number: int) -> Step | Outcome:
+        here = node.interface
+        if number == PUNT_ID:
+            return PUNTED
+        if number == LOCAL_ID:
+            return LOCAL
+        if not node.usable:
+            return Outcome(SLOW, f"interface {here.name} is down: {here.why_down or 'no port'}")
+        bit = self._bit[here.router, here.name]
+        if number == DROP_ID:
+            return Outcome(DROPPED, router=here.router, limit=here.mtu, path=bit)
+        hop = self.network.fibs[here.router].nexthops[number]
+        out = self.network.routers[here.router].interfaces[hop.out]
+        if not out.up:
+            return Outcome(SLOW, f"interface {out.name} is down: {out.why_down or 'no port'}")
+        target = self._target(out, hop.eth_dst)
+        if target is not None and target.interface is here:
+            return LOOP
+        limit = min(here.mtu, out.mtu)
+        beyond = 0 if target is None else self._bit[target.interface.router, target.interface.name]
+        alone = Outcome(FORWARD, router=here.router, nexthop=number, hops=1, limit=limit, path=bit | beyond)
+        return Step(target, limit, bit, alone)
+
+    def _target(self, out: Interface, eth_dst: int) -> Node | None:
+        into = self.network.by_mac.get((out.bridge, eth_dst))
+        if into is None or not into.up:
+            return None
+        of_class = self.node_of.get((into.router, into.name, out.mac))
+        return of_class or self.node_of[into.router, into.name, None]
+
+    def result(self, state: State, node: Node) -> Outcome:
+        """How a walk from `node` ends, in `state`."""
+        results, best = state.results, state.best
+        known = results[node.index]
+        if known is not None:
+            return known
+        path: list[tuple[int, Step]] = []
+        here: Node | None = node
+        outcome = NO_MATCH
+        while here is not None:
+            found = results[here.index]
+            if found is not None:
+                outcome = found
+                break
+            number = best[here.index]
+            step = NO_MATCH if number is None else here.steps.get(number) or self.step(here, number)
+            if isinstance(step, Outcome):
+                outcome = results[here.index] = step
+                break
+            results[here.index] = LOOP  # stands until the walk has come back
+            path.append((here.index, step))
+            here = step.target
+        for index, step in reversed(path):
+            outcome = results[index] = self._composed.get((step, outcome)) or self._compose(step, outcome)
+        return outcome
+
+    def _compose(self, step: Step, then: Outcome) -> Outcome:
+        """A forward, and then what the walk from its target does."""
+        if then in NO_CHAIN:
+            outcome = then
+        elif then.kind == SLOW:
+            outcome = step.alone
+        elif then.path & step.bit:
+            outcome = LOOP
+        else:
+            outcome = Outcome(
+                then.kind,
+                router=then.router,
+                nexthop=then.nexthop,
+                hops=then.hops + 1,
+                limit=min(then.limit, step.limit),
+                path=then.path | step.bit,
+            )
+        if outcome.hops > self.network.max_hops:
+            outcome = TOO_LONG
+        self._composed[step, then] = outcome
+        return outcome
+
+    def effect(self, bridge: str, outcome: Outcome) -> Effect:
+        """What a rule on `bridge` does for `outcome`; interned."""
+        effect = self._effects.get((bridge, outcome))
+        if effect is None:
+            if outcome.kind == SLOW:
+                effect = SLOW_EFFECT
+            else:
+                limit = outcome.limit if outcome.limit < self._max_mtu[bridge] else 0
+                router = outcome.router if outcome.kind == FORWARD else ""
+                effect = Effect(outcome.kind, router, outcome.nexthop, outcome.hops, limit)
+                effect = self._interned.setdefault(effect, effect)
+            self._effects[bridge, outcome] = effect
+        return effect
+
+    def upstream(self, indexes: frozenset[int]) -> tuple[Node, ...]:
+        """The nodes whose walks can pass one of these (and these)."""
+        known = self._upstream.get(indexes)
+        if known is None:
+            seen, todo = set(indexes), list(indexes)
+            while todo:
+                for pred in self._preds[todo.pop()]:
+                    if pred not in seen:
+                        seen.add(pred)
+                        todo.append(pred)
+            known = self._upstream[indexes] = tuple(self.nodes[i] for i in sorted(seen))
+        return known
+
+    # --- rules -----------------------------------------------------------------------------------
+
+    def root(self) -> State:
+        """The state above all prefixes: nothing said."""
+        return State((1 << BITS[self.version]) - 1, [None] * len(self.nodes), [None] * len(self.nodes))
+
+    def above(self, key: Key, *, inclusive: bool = False) -> State:
+        """The state at the prefixes that cover `key`."""
+        value, length = key >> 8, key & 0xFF
+        best: list[int | None] = [None] * len(self.nodes)
+        open_nodes = [n for n in self.nodes if n.any is not _NOTHING or n.own is not _NOTHING]
+        for covering in sorted((n for n, count in self.lengths.items() if count), reverse=True):
+            if covering > length or (covering == length and not inclusive):
+                continue
+            above = (value & mask(self.version, covering)) << 8 | covering
+            if above not in self.union:
+                continue
+            for node in tuple(open_nodes):
+                number = node.at(above)
+                if number is not None:
+                    best[node.index] = number
+                    open_nodes.remove(node)
+        return State(value | self._host_masks[length], best, [None] * len(self.nodes))
+
+    def sweep(self, keys: Iterable[Key], root: State, seeds: dict[Key, set[int]], watched: set[int]) -> Iterator[Emission]:
+        """Emit what changed at `keys` (in order, all covered by `root`).
+
+        `seeds` names the nodes whose delegation for a key came, went or changed; only rules of
+        `watched` nodes can have changed. Rules are kept in the nodes; what changed is yielded.
+        """
+        holders = [n for n in self.nodes if n.any is not _NOTHING or n.own is not _NOTHING]
+        stack = [root]
+        for count, key in enumerate(keys):
+            if not count % _BREATH:
+                self.pause()
+            value = key >> 8
+            while len(stack) > 1 and stack[-1].last < value:
+                stack.pop()
+            parent = stack[-1]
+            said = [(n.index, number) for n in holders if (number := n.at(key)) is not None]
+            changed = frozenset([i for i, _ in said]).union(seeds.get(key, ()))
+            if not changed:
+                continue
+            affected = self.upstream(changed)
+            state = State(value | self._host_masks[key & 0xFF], parent.best.copy(), parent.results.copy())
+            for index, number in said:
+                state.best[index] = number
+            for node in affected:
+                state.results[node.index] = None
+            stack.append(state)
+            yield from self._emit(key, parent, state, affected, watched)
+
+    def _emit(
+        self, key: Key | FiveTuple, parent: State, state: State, affected: tuple[Node, ...], watched: set[int]
+    ) -> Iterator[Emission]:
+        done = set()
+        for affected_node in affected:
+            if affected_node.index not in watched:
+                continue
+            base = affected_node
+            if base.eth_src is not None:
+                base = self.node_of[base.interface.router, base.interface.name, None]
+            if base.index in done:
+                continue
+            done.add(base.index)
+            bridge = base.interface.bridge
+            says = self.effect(bridge, self.result(state, base))
+            new = None if says is self.effect(bridge, self.result(parent, base)) else says
+            yield from self._put(base, key, new)
+            for node in base.classes:
+                inherited = new or self.effect(bridge, self.result(parent, node))
+                own = self.effect(bridge, self.result(state, node))
+                yield from self._put(node, key, None if own is inherited else own)
+
+    @staticmethod
+    def _put(node: Node, key: Key | FiveTuple, new: Effect | None) -> Iterator[Emission]:
+        old = node.rules.get(key)
+        if old is new:
+            return
+        if new is None:
+            del node.rules[key]
+        else:
+            node.rules[key] = new
+        yield Emission(node, key, old, new)
+
+    def at_connection(self, connection: FiveTuple) -> tuple[State, State]:
+        """The states that a connection's packets meet: without and with the delegations of connections."""
+        plain = self.above(connection.dst << 8 | BITS[self.version], inclusive=True)
+        exact = State(plain.last, plain.best.copy(), [None] * len(self.nodes))
+        for node in self.nodes:
+            number = node.at_connection(connection)
+            if number is not None and exact.best[node.index] != LOCAL_ID:
+                exact.best[node.index] = number
+        return plain, exact
+
+    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: dict[FiveTuple, set[int]]) -> Iterator[Emission]:
+        """Connections are points: evaluate the walk at each."""
+        for count, connection in enumerate(connections):
+            if not count % _BREATH:
+                self.pause()
+            plain, exact = self.at_connection(connection)
+            said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
+            affected = self.upstream(frozenset(said | seeds.get(connection, set())))
+            yield from self._emit(connection, plain, exact, affected, {n.index for n in affected})
