@@ -15,7 +15,8 @@ from itertools import chain
 
 from fsctl.fib import Change, Key, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Match, Network, Verdict
-from fsctl.plane import DROPPED, LOCAL_ID, SLOW, Effect, Emission, Node, Outcome, Plane, State
+from fsctl.outcome import DROPPED, LOCAL_ID, SLOW, Effect, Emission, Node, Outcome, State
+from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
 """A change that was carried out, and what was there before (None: nothing)."""
@@ -126,7 +127,7 @@ class Compiler:
         return plane.result(state, node)
 
     def chain(self, router: str, match: Match) -> tuple[tuple[str, Delegation], ...]:
-        """The (router, delegation) pairs that such a walk is decided by, in order; at most one where there is no bypass."""
+        """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass."""
         plane, node, state = self._place(router, match)
         outcome = plane.result(state, node)
         length = 1 if outcome.kind == SLOW else outcome.hops + (outcome.kind == DROPPED)

@@ -7,7 +7,7 @@ next hop's MAC changes in one place however many delegations use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -66,7 +66,7 @@ class Fib:
 
     __slots__ = ("_ids", "nexthops", "parts")
 
-    def __init__(self, delegations: Iterator[Delegation] | list[Delegation] | tuple[Delegation, ...] = ()) -> None:
+    def __init__(self, delegations: Iterable[Delegation] = ()) -> None:
         self.parts: dict[PartKey, Part] = {}
         self.nexthops: dict[int, Forward] = {}
         self._ids: dict[Forward, int] = {}
@@ -78,7 +78,8 @@ class Fib:
 
     def __iter__(self) -> Iterator[Delegation]:
         for (in_port, version, eth_src), part in self.parts.items():
-            for key, number in chain(part.prefixes.items(), part.connections.items()):
+            places: Iterable[tuple[Key | FiveTuple, int]] = chain(part.prefixes.items(), part.connections.items())
+            for key, number in places:
                 yield Delegation(match_of_change((in_port, version, eth_src), key), self.verdict(number))
 
     def verdict(self, number: int) -> Verdict:

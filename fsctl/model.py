@@ -264,7 +264,7 @@ class Packet:
     """An Ethernet frame as it arrives on a bridge, as far as a walk looks at it.
 
     `version` is None for what is not IP (ARP, ...); `length` is the IP packet's length in bytes;
-    `later_fragment` is true for fragments other than the first, `fragment` for any fragment.
+    `fragment` is true for any fragment; those after the first have no ports (0) and no icmpv6_type.
     """
 
     bridge: str

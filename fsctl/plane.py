@@ -14,106 +14,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from sortedcontainers import SortedDict, SortedList
 
-from fsctl.fib import DROP_ID, PUNT_ID, Key, Part, mask
+from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
 from fsctl.model import BITS, FiveTuple, Interface, Network
+from fsctl.outcome import (
+    DROPPED,
+    FORWARD,
+    LOCAL,
+    LOCAL_ID,
+    LOOP,
+    NO_CHAIN,
+    NO_MATCH,
+    NOTHING,
+    PUNTED,
+    SLOW,
+    SLOW_EFFECT,
+    TOO_LONG,
+    Effect,
+    Emission,
+    Node,
+    Outcome,
+    State,
+    Step,
+)
 
-LOCAL_ID = -2
-"""The verdict number of a router's own addresses: they end every walk."""
-SLOW, FORWARD, DROPPED = "slow_path", "forward", "drop"
-_NOTHING = Part()
 _BREATH = 512
 """Keys between two calls of `pause`: well under 10 ms."""
-
-
-class Outcome:
-    """How a walk from some node ends. Interned: the same outcome is the same object.
-
-    `hops` forwards, the last by next hop `nexthop` of `router`; `limit` is the smallest MTU on the
-    way in bytes; `path` has a bit for every interface visited.
-    """
-
-    __slots__ = ("hops", "kind", "limit", "nexthop", "path", "reason", "router")
-
-    def __init__(
-        self, kind: str, reason: str = "", *, router: str = "", nexthop: int = 0, hops: int = 0, limit: int = 0, path: int = 0
-    ) -> None:
-        self.kind, self.reason, self.path = kind, reason, path
-        self.router, self.nexthop, self.hops, self.limit = router, nexthop, hops, limit
-
-
-class Effect(NamedTuple):
-    """What a rule does: an outcome as far as a bridge can tell. `limit` 0: no MTU to watch."""
-
-    kind: str
-    router: str = ""
-    nexthop: int = 0
-    hops: int = 0
-    limit: int = 0
-
-
-SLOW_EFFECT = Effect(SLOW)
-NO_MATCH = Outcome(SLOW, "no delegation")
-PUNTED = Outcome(SLOW, "punt")
-LOCAL = Outcome(SLOW, "the router's own address")
-LOOP = Outcome(SLOW, "loop")
-TOO_LONG = Outcome(SLOW, "chain longer than max_hops")
-NO_CHAIN = (LOOP, TOO_LONG)
-
-
-class Node:
-    """An ingress interface and a class of senders; `rules` are those emitted for it."""
-
-    __slots__ = ("any", "classes", "eth_src", "index", "interface", "local", "own", "rules", "steps", "usable")
-
-    def __init__(self, index: int, interface: Interface, eth_src: int | None, local: frozenset[Key]) -> None:
-        self.index, self.interface, self.eth_src, self.local = index, interface, eth_src, local
-        self.usable = interface.up
-        self.any = self.own = _NOTHING
-        self.classes: list[Node] = []
-        self.rules: dict[Key | FiveTuple, Effect] = {}
-        self.steps: dict[int, Step | Outcome] = {}
-
-    def at(self, key: Key) -> int | None:
-        """The verdict's number for exactly this prefix."""
-        if key in self.local:
-            return LOCAL_ID
-        number = self.own.prefixes.get(key)
-        return self.any.prefixes.get(key) if number is None else number
-
-    def at_connection(self, connection: FiveTuple) -> int | None:
-        number = self.own.connections.get(connection)
-        return self.any.connections.get(connection) if number is None else number
-
-
-class Step:
-    """One forward at one node: `target` is the next node, None where the chain ends."""
-
-    __slots__ = ("alone", "bit", "limit", "target")
-
-    def __init__(self, target: Node | None, limit: int, bit: int, alone: Outcome) -> None:
-        self.target, self.limit, self.bit, self.alone = target, limit, bit, alone
-
-
-class Emission(NamedTuple):
-    """One rule that came, went or changed; None: not there."""
-
-    node: Node
-    key: Key | FiveTuple
-    old: Effect | None
-    new: Effect | None
-
-
-class State:
-    """What all nodes say at one prefix; `results` are filled in as they are asked for (None: not yet)."""
-
-    __slots__ = ("best", "last", "results")
-
-    def __init__(self, last: int, best: list[int | None], results: list[Outcome | None]) -> None:
-        self.last, self.best, self.results = last, best, results
 
 
 class Plane:
@@ -159,7 +87,7 @@ class Plane:
     def _add_node(self, interface: Interface, eth_src: int | None) -> Node:
         own = self.network.own_addresses[interface.router]
         local = frozenset(value << 8 | BITS[self.version] for version, value in own if version == self.version)
-        node = Node(len(self.nodes), interface, eth_src, local)
+        node = Node(len(self.nodes), self.version, interface, eth_src, local)
         self.nodes.append(node)
         self._preds.append(set())
         self.node_of[interface.router, interface.name, eth_src] = node
@@ -185,9 +113,9 @@ class Plane:
         parts = self.network.fibs[router].parts
         for node in self.nodes:
             if node.interface.router == router:
-                node.any = parts.get((node.interface.name, self.version, None), _NOTHING)
+                node.any = parts.get((node.interface.name, self.version, None), NOTHING)
                 if node.eth_src is not None:
-                    node.own = parts.get((node.interface.name, self.version, node.eth_src), _NOTHING)
+                    node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
 
     def count(self, key: Key | FiveTuple, by: int) -> None:
         """A delegation for `key` came (+1) or went (-1)."""
@@ -342,7 +270,7 @@ class Plane:
         """The state at the prefixes that cover `key`."""
         value, length = key >> 8, key & 0xFF
         best: list[int | None] = [None] * len(self.nodes)
-        open_nodes = [n for n in self.nodes if n.any is not _NOTHING or n.own is not _NOTHING]
+        open_nodes = [n for n in self.nodes if n.any is not NOTHING or n.own is not NOTHING]
         for covering in sorted((n for n, count in self.lengths.items() if count), reverse=True):
             if covering > length or (covering == length and not inclusive):
                 continue
@@ -356,13 +284,15 @@ class Plane:
                     open_nodes.remove(node)
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
-    def sweep(self, keys: Iterable[Key], root: State, seeds: dict[Key, set[int]], watched: set[int]) -> Iterator[Emission]:
+    def sweep(
+        self, keys: Iterable[Key], root: State, seeds: dict[Key, set[int]], watched: set[int]
+    ) -> Iterator[Emission]:
         """Emit what changed at `keys` (in order, all covered by `root`).
 
         `seeds` names the nodes whose delegation for a key came, went or changed; only rules of
         `watched` nodes can have changed. Rules are kept in the nodes; what changed is yielded.
         """
-        holders = [n for n in self.nodes if n.any is not _NOTHING or n.own is not _NOTHING]
+        holders = [n for n in self.nodes if n.any is not NOTHING or n.own is not NOTHING]
         stack = [root]
         for count, key in enumerate(keys):
             if not count % _BREATH:
@@ -427,7 +357,9 @@ class Plane:
                 exact.best[node.index] = number
         return plain, exact
 
-    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: dict[FiveTuple, set[int]]) -> Iterator[Emission]:
+    def sweep_connections(
+        self, connections: Iterable[FiveTuple], seeds: dict[FiveTuple, set[int]]
+    ) -> Iterator[Emission]:
         """Connections are points: evaluate the walk at each."""
         for count, connection in enumerate(connections):
             if not count % _BREATH:

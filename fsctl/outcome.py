@@ -1,0 +1,113 @@
+"""The values that collapse works with: nodes, steps, outcomes and effects (see `plane`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fsctl.fib import Key, Part
+from fsctl.model import FiveTuple, Interface
+
+LOCAL_ID = -2
+"""The verdict number of a router's own addresses: they end every walk."""
+SLOW, FORWARD, DROPPED = "slow_path", "forward", "drop"
+NOTHING = Part()
+
+
+class Outcome:
+    """How a walk from some node ends. Interned: the same outcome is the same object.
+
+    `hops` forwards, the last by next hop `nexthop` of `router`; `limit` is the smallest MTU on the
+    way in bytes; `path` has a bit for every interface visited.
+    """
+
+    __slots__ = ("hops", "kind", "limit", "nexthop", "path", "reason", "router")
+
+    def __init__(
+        self,
+        kind: str,
+        reason: str = "",
+        *,
+        router: str = "",
+        nexthop: int = 0,
+        hops: int = 0,
+        limit: int = 0,
+        path: int = 0,
+    ) -> None:
+        self.kind, self.reason, self.path = kind, reason, path
+        self.router, self.nexthop, self.hops, self.limit = router, nexthop, hops, limit
+
+
+class Effect(NamedTuple):
+    """What a rule does: an outcome as far as a bridge can tell. `limit` 0: no MTU to watch."""
+
+    kind: str
+    router: str = ""
+    nexthop: int = 0
+    hops: int = 0
+    limit: int = 0
+
+
+SLOW_EFFECT = Effect(SLOW)
+NO_MATCH = Outcome(SLOW, "no delegation")
+PUNTED = Outcome(SLOW, "punt")
+LOCAL = Outcome(SLOW, "the router's own address")
+LOOP = Outcome(SLOW, "loop")
+TOO_LONG = Outcome(SLOW, "chain longer than max_hops")
+NO_CHAIN = (LOOP, TOO_LONG)
+
+
+class Node:
+    """An ingress interface and a class of senders; `rules` are those emitted for it."""
+
+    __slots__ = (
+        "any", "classes", "eth_src", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self, index: int, version: int, interface: Interface, eth_src: int | None, local: frozenset[Key]
+    ) -> None:
+        self.index, self.version, self.interface = index, version, interface
+        self.eth_src, self.local = eth_src, local
+        self.usable = interface.up
+        self.any = self.own = NOTHING
+        self.classes: list[Node] = []
+        self.rules: dict[Key | FiveTuple, Effect] = {}
+        self.steps: dict[int, Step | Outcome] = {}
+
+    def at(self, key: Key) -> int | None:
+        """The verdict's number for exactly this prefix."""
+        if key in self.local:
+            return LOCAL_ID
+        number = self.own.prefixes.get(key)
+        return self.any.prefixes.get(key) if number is None else number
+
+    def at_connection(self, connection: FiveTuple) -> int | None:
+        number = self.own.connections.get(connection)
+        return self.any.connections.get(connection) if number is None else number
+
+
+class Step:
+    """One forward at one node: `target` is the next node, None where the chain ends."""
+
+    __slots__ = ("alone", "bit", "limit", "target")
+
+    def __init__(self, target: Node | None, limit: int, bit: int, alone: Outcome) -> None:
+        self.target, self.limit, self.bit, self.alone = target, limit, bit, alone
+
+
+class Emission(NamedTuple):
+    """One rule that came, went or changed; None: not there."""
+
+    node: Node
+    key: Key | FiveTuple
+    old: Effect | None
+    new: Effect | None
+
+
+class State:
+    """What all nodes say at one prefix; `results` are filled in as they are asked for (None: not yet)."""
+
+    __slots__ = ("best", "last", "results")
+
+    def __init__(self, last: int, best: list[int | None], results: list[Outcome | None]) -> None:
+        self.last, self.best, self.results = last, best, results
