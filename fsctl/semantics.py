@@ -1,0 +1,208 @@
+"""The executable specification: which way a packet takes when routers have delegated flows.
+
+Written straight from the paper's flowchart (Taguchi, Kobayashi, Hirotsu: look up, rewrite, move on,
+look up again) and docs/architecture.md, with nothing in common with the compiler, whose oracle it
+is: a linear scan of one FIB per hop, no index, no collapse. `lookup` interprets OpenFlow rules, so
+that both can be compared packet by packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from fsctl.errors import NotFoundError
+from fsctl.flowterp import Delivery, Flowterp, Hit, Outcome, lookup
+from fsctl.model import (
+    ICMPV6,
+    LOCAL_DESTINATIONS,
+    LOCAL_SOURCES,
+    MULTICAST_BIT,
+    ND_TYPES,
+    Delegation,
+    Drop,
+    FiveTuple,
+    Forward,
+    Interface,
+    Match,
+    Network,
+    Packet,
+    Punt,
+    format_ip,
+    format_mac,
+)
+
+__all__ = [
+    "BRIDGED", "DROPPED", "SLOW_PATH",
+    "Delivery", "Flowterp", "Hit", "Hop", "Outcome", "Walk", "decide", "lookup", "walk",
+]  # fmt: skip
+
+BRIDGED, DROPPED, SLOW_PATH = "bridged", "dropped", "slow_path"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The interface that the packet came to, and the delegation that decided there (None: no match)."""
+
+    interface: Interface
+    delegation: Delegation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A packet's way, and how it ends.
+
+    `end` is BRIDGED: rewritten by `forwards` >= 1 routers, `final` is bridged as if the port of the
+    last egress interface had sent it; DROPPED: gone, `final` is what it was then; SLOW_PATH: `final`
+    is the packet as it came, bridged the ordinary way (`forwards` is 0; `hops` are those tried).
+    """
+
+    hops: tuple[Hop, ...]
+    end: str
+    reason: str
+    final: Packet
+    forwards: int = 0
+
+
+def walk(network: Network, packet: Packet) -> Walk:
+    """The cascaded lookup of a packet that arrives on a bridge from a port other than a patch port.
+
+    Raises NotFoundError if there is no such bridge.
+    """
+    if packet.bridge not in network.bridges:
+        raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
+    why_not = _why_not_begun(network, packet)
+    if why_not is not None:
+        return Walk((), SLOW_PATH, why_not, packet)
+    walker = _Walker(network, packet)
+    ended = None
+    while ended is None:
+        ended = walker.step()
+    return walker.finish(*ended)
+
+
+def decide(delegations: Iterable[Delegation], in_port: str, packet: Packet) -> Delegation | None:
+    """The delegation that a packet hits at the interface named `in_port` of their owner.
+
+    Exact 5-tuples beat prefixes; among prefixes the longest wins; among equals the one with eth_src.
+    """
+    candidates = [d for d in delegations if d.match.in_port == in_port and _applies(d.match, packet)]
+    return max(candidates, key=_precedence, default=None)
+
+
+def _applies(match: Match, packet: Packet) -> bool:
+    if match.eth_src not in (None, packet.eth_src) or packet.version is None:
+        return False
+    if match.connection is None:
+        return match.dst.covers(packet.version, packet.dst)
+    # Later fragments have no ports, and one rule for the first fragment alone would tear datagrams apart.
+    return not packet.fragment and match.connection == FiveTuple(
+        packet.version, packet.src, packet.dst, packet.ip_proto, packet.sport, packet.dport
+    )
+
+
+def _precedence(delegation: Delegation) -> tuple[bool, int, bool]:
+    match = delegation.match
+    return match.connection is not None, match.dst.length, match.eth_src is not None
+
+
+def _why_not_begun(network: Network, packet: Packet) -> str | None:
+    """Why no router would forward this packet, or why it may not be what it says it is; else None."""
+    if packet.vlan:
+        return "VLAN tagged"
+    if packet.in_port in network.bridges[packet.bridge].tagged_ports:
+        return f"port {packet.in_port} has a VLAN configuration"
+    if packet.eth_src & MULTICAST_BIT:
+        return "source MAC is multicast"
+    if packet.version is None:
+        return "not IP"
+    if any(p.covers(packet.version, packet.dst) for p in LOCAL_DESTINATIONS):
+        return f"destination {format_ip(packet.version, packet.dst)} is never forwarded"
+    if any(p.covers(packet.version, packet.src) for p in LOCAL_SOURCES):
+        return f"source {format_ip(packet.version, packet.src)} is never forwarded"
+    if packet.version == 6 and packet.ip_proto == ICMPV6 and packet.icmpv6_type in ND_TYPES:
+        return "neighbour discovery"
+    owner = network.by_mac.get((packet.bridge, packet.eth_src))
+    if owner is not None and owner.ofport != packet.in_port:
+        return f"source MAC {format_mac(packet.eth_src)} of {_text(owner)} came from another port"
+    return None
+
+
+def _text(interface: Interface) -> str:
+    return f"{interface.router}.{interface.name}"
+
+
+_Ended = tuple[str, str]
+"""(end, reason)."""
+
+
+@dataclass(slots=True)
+class _Walker:
+    """A walk under way: `now` is the packet as rewritten so far, `crossed` the interfaces whose MTU counts."""
+
+    network: Network
+    start: Packet
+    now: Packet = field(init=False)
+    hops: list[Hop] = field(default_factory=list)
+    crossed: list[Interface] = field(default_factory=list)
+    forwards: int = 0
+
+    def __post_init__(self) -> None:
+        self.now = self.start
+
+    def step(self) -> _Ended | None:
+        """Go to the interface that has the packet's eth_dst and do what its owner delegated there."""
+        now = self.now
+        ingress = self.network.by_mac.get((now.bridge, now.eth_dst))
+        if ingress is None:
+            return BRIDGED, f"{format_mac(now.eth_dst)} is no router's on {now.bridge}"
+        if not ingress.up:
+            return BRIDGED, f"{_text(ingress)} is down: {ingress.why_down}"
+        if any(hop.interface == ingress for hop in self.hops):
+            return SLOW_PATH, f"loop: {_text(ingress)} again"
+        if (now.version, now.dst) in self.network.own_addresses[ingress.router]:
+            self.hops.append(Hop(ingress, None))
+            return BRIDGED, f"destination is {ingress.router}'s own address"
+        delegation = decide(self.network.fibs[ingress.router], ingress.name, now)
+        self.hops.append(Hop(ingress, delegation))
+        if delegation is None:
+            return BRIDGED, f"no delegation at {_text(ingress)}"
+        if isinstance(delegation.verdict, Punt):
+            return BRIDGED, f"punt to {ingress.router}"
+        if isinstance(delegation.verdict, Drop):
+            self.crossed.append(ingress)
+            return DROPPED, f"dropped for {ingress.router}"
+        return self._forward(ingress, delegation.verdict)
+
+    def _forward(self, ingress: Interface, verdict: Forward) -> _Ended | None:
+        egress = self.network.routers[ingress.router].interfaces.get(verdict.out)
+        if egress is None:
+            return BRIDGED, f"{ingress.router} has no interface {verdict.out}"
+        if not egress.up or egress.ofport is None:
+            return BRIDGED, f"{_text(egress)} is down: {egress.why_down}"
+        if self.forwards == self.network.max_hops:
+            return SLOW_PATH, f"chain longer than {self.network.max_hops} hops"
+        self.forwards += 1
+        self.crossed += (ingress, egress)
+        self.now = replace(
+            self.now,
+            bridge=egress.bridge,
+            in_port=egress.ofport,
+            eth_src=egress.mac,
+            eth_dst=verdict.eth_dst,
+            ttl=self.now.ttl - 1,
+        )
+        return None
+
+    def finish(self, end: str, reason: str) -> Walk:
+        """Leave to the routers what only they can answer (Time Exceeded, fragmentation needed)."""
+        narrow = min(self.crossed, key=lambda i: i.mtu, default=None)
+        if end == BRIDGED and self.forwards == 0:
+            end = SLOW_PATH
+        elif end != SLOW_PATH and self.start.ttl <= self.forwards:
+            end, reason = SLOW_PATH, f"TTL {self.start.ttl} is too small for {self.forwards} hops"
+        elif end != SLOW_PATH and narrow is not None and self.start.length > narrow.mtu:
+            end, reason = SLOW_PATH, f"{self.start.length} bytes are over the MTU {narrow.mtu} of {_text(narrow)}"
+        if end == SLOW_PATH:
+            return Walk(tuple(self.hops), end, reason, self.start)
+        return Walk(tuple(self.hops), end, reason, self.now, self.forwards)

@@ -1,0 +1,163 @@
+"""What the law modules share: from a network to its tables, and from tables to something comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from fsctl.compiler import Compiler
+from fsctl.fib import Change, Fib
+from fsctl.model import IPV4, IPV6, Interface, Network, Packet, Prefix
+from fsctl.pipeline import tables
+from fsctl.rules import MTU, Action, CheckLarger, Field, RuleTable, SetField, ToGroup
+from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
+from tests.strategies import HOST_MACS, HOST_PORTS, boundaries, known_connections
+
+STRANGER = HOST_MACS[-1]
+"""A sender whose MAC no delegation names (strategies name the first two)."""
+ORDINARY_SOURCE = {IPV4: Prefix.parse("192.0.2.77").value, IPV6: Prefix.parse("2001:db8::77").value}
+AMPLE_TTL = 255
+SMALL_BYTES = 68
+
+Tables = Mapping[str, RuleTable]
+
+
+def compiled(network: Network) -> dict[str, RuleTable]:
+    """The tables of all bridges, from scratch."""
+    return tables(network, Compiler(network))
+
+
+def with_fibs(network: Network, fibs: Mapping[str, Fib]) -> Network:
+    return replace(network, fibs=fibs)
+
+
+def changed_fibs(network: Network, changes: Mapping[str, Sequence[Change]]) -> dict[str, Fib]:
+    """Fresh FIBs in which the changes have been made."""
+    fibs = {name: Fib(list(fib)) for name, fib in network.fibs.items()}
+    for router, items in changes.items():
+        for change in items:
+            fibs[router].apply(change)
+    return fibs
+
+
+def promised(packet: Packet, found: Walk) -> tuple[Delivery, ...]:
+    """What the tables have to do for a walk."""
+    return () if found.end == DROPPED else (Delivery(found.final),)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network with its tables, ready to be compared packet by packet."""
+
+    network: Network
+    tables: Tables
+
+    @classmethod
+    def of(cls, network: Network) -> Bench:
+        return cls(network, compiled(network))
+
+    @cached_property
+    def program(self) -> Flowterp:
+        return Flowterp(self.tables, {b.name: b.links for b in self.network.bridges.values()})
+
+    @cached_property
+    def probes(self) -> list[Packet]:
+        """Packets (bridge, MACs and port still to be set) for every class of destinations and every connection.
+
+        Between two neighbouring edges all destinations are alike, so the edges stand for all.
+        """
+        packets = [
+            Packet("", 0, 0, 0, version, ORDINARY_SOURCE[version], dst, AMPLE_TTL, SMALL_BYTES)
+            for version in (IPV4, IPV6)
+            for dst in boundaries(self.network, version)
+        ]
+        return packets + [
+            Packet("", 0, 0, 0, c.version, c.src, c.dst, AMPLE_TTL, SMALL_BYTES, c.ip_proto, c.sport, c.dport)
+            for c in known_connections(self.network)
+        ]
+
+    def sender(self, bridge: str, eth_src: int) -> tuple[int, int] | None:
+        """(in_port, eth_src) by which that MAC may send there; None where it cannot."""
+        owner = self.network.by_mac.get((bridge, eth_src))
+        port = HOST_PORTS[0] if owner is None else owner.ofport
+        return None if port is None or port in self.network.bridges[bridge].tagged_ports else (port, eth_src)
+
+    def arrivals(self, interface: Interface) -> list[Packet]:
+        """A packet of every kind that can reach an interface, by class of sender and of destination."""
+        fib = self.network.fibs[interface.router]
+        named = {d.match.eth_src for d in fib if d.match.eth_src is not None}
+        senders = [self.sender(interface.bridge, mac) for mac in sorted(named | {STRANGER})]
+        return [
+            replace(p, bridge=interface.bridge, in_port=s[0], eth_src=s[1], eth_dst=interface.mac)
+            for s in senders
+            if s is not None
+            for p in self.probes
+        ]
+
+    def longest_chain(self, interface: Interface) -> int:
+        """The most hops that any packet takes which reaches the routers by this interface."""
+        return max((walk(self.network, p).forwards for p in self.arrivals(interface)), default=0)
+
+    def left_alone_for_cause(self, packet: Packet, found: Walk) -> bool:
+        """Whether the tables may leave a packet to the first router although `walk` bypasses it.
+
+        The guard knows one TTL for all chains from an interface; and a bridge may not be reachable
+        from another while one of the two patch ports is missing.
+        """
+        links = {b.name: b.links for b in self.network.bridges.values()}
+        last = found.final.bridge
+        linked = found.end == DROPPED or last == packet.bridge or (
+            last in links[packet.bridge] and packet.bridge in links[last]
+        )
+        if not linked:
+            return True
+        return packet.ttl <= self.longest_chain(self.network.by_mac[packet.bridge, packet.eth_dst])
+
+    def check(self, packet: Packet) -> tuple[Walk, Outcome]:
+        """The first law: the tables do what walk says, or leave the packet alone and may."""
+        found, outcome = walk(self.network, packet), self.program.run(packet)
+        if outcome.deliveries != promised(packet, found):
+            assert outcome.deliveries == (Delivery(packet),), f"{found}\n{outcome}"
+            assert self.left_alone_for_cause(packet, found), f"{found}\n{outcome}"
+        return found, outcome
+
+
+def resolved(table: RuleTable) -> dict[object, object]:
+    """A table without group numbers, which are names only: each replaced by what the group does.
+
+    Raises KeyError for a rule that points at a missing group.
+    """
+    after_check = {r.match: actions for r, actions in table.rules.items() if r.table == MTU}
+
+    def inline(actions: Sequence[Action]) -> tuple[object, ...]:
+        result: list[object] = []
+        for action in actions:
+            if isinstance(action, ToGroup):
+                result.append(inline(table.groups[action.group]))
+            elif isinstance(action, SetField) and action.name == "reg1":
+                result.append(after_check[(Field("reg1", action.value),)])
+            else:
+                result.append(action)
+        return tuple(result)
+
+    rules: dict[object, object] = {key: inline(a) for key, a in table.rules.items() if not _names_a_group(key.match)}
+    in_use = {a.group for actions in table.rules.values() for a in actions if isinstance(a, ToGroup)}
+    unused = sorted(str(inline(actions)) for number, actions in table.groups.items() if number not in in_use)
+    checked = sorted(str(actions) for match, actions in after_check.items() if _names_a_group(match))
+    watching = [a for actions in table.groups.values() for a in actions if isinstance(a, CheckLarger)]
+    return {**rules, "unused groups": unused, "rules behind a check": checked, "checks": len(watching)}
+
+
+def _names_a_group(match: tuple[Field, ...]) -> bool:
+    return any(f.name == "reg1" for f in match)
+
+
+def all_resolved(tables_: Tables) -> dict[str, dict[object, object]]:
+    return {bridge: resolved(table) for bridge, table in tables_.items()}
+
+
+def copied(tables_: Tables) -> dict[str, RuleTable]:
+    """A snapshot, whatever becomes of the original."""
+    return deepcopy(dict(tables_))
