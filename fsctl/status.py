@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,7 +61,10 @@ class FlowStatus:
 
 @dataclass(frozen=True, slots=True)
 class BridgeStatus:
-    """A bridge as the controller sees it. `in_step`: what is installed is what shall be."""
+    """A bridge as the controller sees it. `in_step`: what is installed is what shall be.
+
+    `ofports` are the OpenFlow numbers of the ports by name, as far as they are known (for POST /v1/walk).
+    """
 
     name: str
     connected: bool
@@ -72,6 +75,7 @@ class BridgeStatus:
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    ofports: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
