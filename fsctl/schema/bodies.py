@@ -1,0 +1,70 @@
+"""Whole request bodies -> what the controller is asked to do."""
+
+from __future__ import annotations
+
+from fsctl.errors import InvalidError, TooLargeError
+from fsctl.fib import Fib
+from fsctl.model import MAX_MTU, MIN_MTU, Address, Router
+from fsctl.schema.flows import FlowReader
+from fsctl.schema.text import Json, array, fields, integer
+from fsctl.status import InterfaceChange, Write
+
+MAX_ADDRESSES = 256
+"""Addresses that one interface may have: each is a hole in every chain that passes the router."""
+
+
+def read_replacement(router: Router, body: Json) -> Write:
+    """The body of PUT /v1/routers/{r}/flows: the whole FIB. Raises InvalidError, TooLargeError."""
+    flows = array(fields(body, "", ("flows",))["flows"], "flows")
+    if len(flows) > router.max_flows:
+        raise _over_quota(router, len(flows))
+    return Write(router.name, FlowReader(router).flows(flows, "flows"), replace=True)
+
+
+def read_patch(router: Router, body: Json) -> Write:
+    """The body of PATCH /v1/routers/{r}/flows: flows to set, matches to remove. Raises InvalidError."""
+    members = fields(body, "", (), ("add", "remove"))
+    if not members:
+        raise InvalidError("expected add, remove or both", field="add")
+    reader = FlowReader(router)
+    removed = reader.matches(members.get("remove", []), "remove")
+    return Write(router.name, removed + reader.flows(members.get("add", []), "add"))
+
+
+def check_quota(router: Router, fib: Fib, write: Write) -> None:
+    """Raises TooLargeError if the FIB as it would be after a PATCH were longer than the router's `max_flows`."""
+    size = len(fib)
+    for part, key, verdict in write.changes:
+        is_there = fib.number_at(part, key) is not None
+        if verdict is None:
+            size -= is_there
+        elif not is_there:
+            size += 1
+    if size > router.max_flows:
+        raise _over_quota(router, size)
+
+
+def _over_quota(router: Router, size: int) -> TooLargeError:
+    return TooLargeError(f"{router.name} may have at most {router.max_flows} flows (max_flows)", field="flows", value=size)
+
+
+def read_interface_change(router: str, interface: str, body: Json) -> InterfaceChange:
+    """The body of PATCH /v1/routers/{r}/interfaces/{i}; raises InvalidError."""
+    members = fields(body, "", (), ("addresses", "mtu"))
+    if not members:
+        raise InvalidError("expected addresses, mtu or both", field="addresses")
+    addresses = _addresses(members["addresses"]) if "addresses" in members else None
+    mtu = integer(members["mtu"], "mtu", MIN_MTU, MAX_MTU) if "mtu" in members else None
+    return InterfaceChange(router, interface, addresses, mtu)
+
+
+def _addresses(value: Json) -> tuple[Address, ...]:
+    texts = array(value, "addresses")
+    if len(texts) > MAX_ADDRESSES:
+        raise InvalidError(f"expected at most {MAX_ADDRESSES} addresses", field="addresses", value=len(texts))
+    addresses: dict[Address, int] = {}
+    for n, text in enumerate(texts):
+        first = addresses.setdefault(Address.parse(text, f"addresses[{n}]"), n)
+        if first != n:
+            raise InvalidError(f"the same address stands in addresses[{first}]", field=f"addresses[{n}]", value=text)
+    return tuple(addresses)
