@@ -1,0 +1,137 @@
+"""What a switch answers: flows with counters, groups, ports.
+
+A dump of forty thousand rules is forty thousand matches that differ in one destination: a match of a known shape costs
+two slices and a dictionary look-up, and only a new shape is read field by field.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fsctl.openflow import const as c
+from fsctl.openflow.actions import decode_actions, decode_instructions, is_our_group
+from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
+from fsctl.openflow.text import foreign_text
+from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleKey
+from fsctl.status import Port
+
+_FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
+_FLOW_FIXED = _FLOW.size + 4
+_GROUP_FIXED, _BUCKET_FIXED, _PORT_FIXED = 8, 16, 40
+_LAST = {"ipv4_dst", "ipv6_dst"}
+FOREIGN_TEXTS = 50
+"""A bridge may hold a hundred thousand rules of somebody else; this many are shown."""
+
+
+@dataclass(slots=True)
+class FlowDump:
+    """A bridge's flows: fsctl's own with (packets, bytes), and whose they are otherwise.
+
+    `foreign` are texts for people, the first FOREIGN_TEXTS of `foreign_count`; `foreign_keys` the places
+    (table, priority, match) that others hold.
+    """
+
+    rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
+    counters: dict[RuleKey, tuple[int, int]] = field(default_factory=dict)
+    foreign: list[str] = field(default_factory=list)
+    foreign_count: int = 0
+    foreign_keys: set[RuleKey] = field(default_factory=set)
+
+
+class FlowDecoder:
+    """Decodes the bodies of OFPMP_FLOW replies into `dump`; one per request."""
+
+    def __init__(self) -> None:
+        self.dump = FlowDump()
+        self._shapes: dict[int, tuple[int, int]] = {}
+        self._prefixes: dict[tuple[bytes, bytes], tuple[tuple[Field, ...], str, int | None]] = {}
+        self._others: dict[bytes, tuple[Field, ...]] = {}
+
+    def feed(self, body: bytes) -> None:
+        """One reply's body: ofp_flow_stats after ofp_flow_stats. Raises ValueError if it is none."""
+        at, dump = 0, self.dump
+        while at < len(body):
+            length, table, _, _, priority, _, _, _, _, cookie, packets, octets = _FLOW.unpack_from(body, at)
+            if length < _FLOW_FIXED or at + length > len(body):
+                raise ValueError(f"flow of length {length} at {at} of {len(body)}")
+            match_at = at + _FLOW.size
+            match_end = match_at + int.from_bytes(body[match_at + 2 : match_at + 4], "big")
+            actions_at = match_end + (match_at - match_end) % 8
+            key = RuleKey(table, priority, self._match(body[match_at + 4 : match_end]))
+            actions = body[actions_at : at + length]
+            if cookie & COOKIE_MASK == COOKIE:
+                dump.rules[key] = decode_instructions(actions)
+                dump.counters[key] = (packets, octets)
+            else:
+                dump.foreign_keys.add(key)
+                dump.foreign_count += 1
+                if len(dump.foreign) < FOREIGN_TEXTS:
+                    dump.foreign.append(foreign_text(key, cookie, decode_instructions(actions)))
+            at += length
+
+    def _match(self, oxms: bytes) -> tuple[Field, ...]:
+        shape = self._shapes.get(len(oxms))
+        if shape is not None:
+            start, end = shape
+            known = self._prefixes.get((oxms[:start], oxms[end:]))
+            if known is not None:
+                fields, name, mask = known
+                return (*fields, Field(name, int.from_bytes(oxms[start:end], "big"), mask))
+        return self._others.get(oxms) or self._new(oxms)
+
+    def _new(self, oxms: bytes) -> tuple[Field, ...]:
+        """Read field by field; remember the shape if all but a destination at its end may repeat."""
+        match = decode_fields(oxms)
+        if not match or match[-1].name not in _LAST or decode_wire_fields(oxms) != match:
+            self._others[oxms] = match
+            return match
+        last = match[-1]
+        size = oxm_of(last.name).length
+        end = len(oxms) - (0 if last.mask is None else size)
+        self._shapes[len(oxms)] = (end - size, end)
+        self._prefixes[oxms[: end - size], oxms[end:]] = (match[:-1], last.name, last.mask)
+        return match
+
+
+def decode_groups(body: bytes) -> Iterator[tuple[int, tuple[Action, ...]]]:
+    """fsctl's groups in the body of an OFPMP_GROUP_DESC reply; others' are passed over. Raises ValueError.
+
+    A group of another type or with another number of buckets than fsctl makes comes without actions, which no
+    desired group has: it will be modified.
+    """
+    at = 0
+    while at < len(body):
+        length, kind, group = struct.unpack_from("!HBxI", body, at)
+        if length < _GROUP_FIXED or at + length > len(body):
+            raise ValueError(f"group of length {length} at {at} of {len(body)}")
+        if is_our_group(group):
+            buckets = body[at + _GROUP_FIXED : at + length]
+            single = kind == c.GROUP_INDIRECT and int.from_bytes(buckets[:2], "big") == len(buckets)
+            yield group - c.GROUP_BASE, decode_actions(buckets[_BUCKET_FIXED:]) if single else ()
+        at += length
+
+
+def decode_ports(body: bytes) -> Iterator[Port]:
+    """The ports in the body of an OFPMP_PORT_DESC reply. Raises ValueError."""
+    at = 0
+    while at < len(body):
+        _, length = struct.unpack_from("!IH", body, at)
+        if length < _PORT_FIXED or at + length > len(body):
+            raise ValueError(f"port of length {length} at {at} of {len(body)}")
+        yield _port(body, at)
+        at += length
+
+
+def _port(body: bytes, at: int) -> Port:
+    number, name, config, state = struct.unpack_from("!I12x16sII", body, at)
+    text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
+    return Port(text, number, not (config & c.PORT_DOWN or state & c.LINK_DOWN))
+
+
+def decode_port_status(body: bytes) -> tuple[int, Port]:
+    """(reason, port) of an OFPT_PORT_STATUS body; reasons are OFPPR_ADD 0, DELETE 1, MODIFY 2. Raises ValueError."""
+    if len(body) < 8 + _PORT_FIXED:
+        raise ValueError(f"port status of {len(body)} bytes")
+    return body[0], _port(body, 8)
