@@ -1,0 +1,167 @@
+"""The store's file: opened by one process only, checked before anything is written to it, brought up to date.
+
+A file that is damaged, newer than this fsctl or somebody else's is left as it is, byte for byte: everything that
+can be wrong is found out through a read-only connection.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsctl.errors import StoreError
+
+MEMORY = ":memory:"
+APPLICATION_ID = 0x66736374
+"""Marks the file as fsctl's ("fsct", PRAGMA application_id)."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # One row: the number of the last write.
+        "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL)",
+        "INSERT INTO state VALUES (1, 0)",
+        "CREATE TABLE router (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        # fib.PartKey; eth_src -1: any.
+        """CREATE TABLE part (
+            id INTEGER PRIMARY KEY, router INTEGER NOT NULL REFERENCES router, in_port TEXT NOT NULL,
+            version INTEGER NOT NULL CHECK (version IN (4, 6)), eth_src INTEGER NOT NULL,
+            UNIQUE (router, in_port, version, eth_src))""",
+        """CREATE TABLE nexthop (
+            router INTEGER NOT NULL REFERENCES router, number INTEGER NOT NULL CHECK (number > 0),
+            out TEXT NOT NULL, eth_dst INTEGER NOT NULL, PRIMARY KEY (router, number)) WITHOUT ROWID""",
+        # key: IPv4 fib.Key as an integer; IPv6 as 17 bytes, address and length. verdict: fib's number.
+        """CREATE TABLE prefix (
+            part INTEGER NOT NULL REFERENCES part, key NOT NULL, verdict INTEGER NOT NULL,
+            PRIMARY KEY (part, key)) WITHOUT ROWID""",
+        # src, dst: IPv4 as integers, IPv6 as 16 bytes.
+        """CREATE TABLE connection (
+            part INTEGER NOT NULL REFERENCES part, src NOT NULL, dst NOT NULL, ip_proto INTEGER NOT NULL,
+            sport INTEGER NOT NULL, dport INTEGER NOT NULL, verdict INTEGER NOT NULL,
+            PRIMARY KEY (part, src, dst, ip_proto, sport, dport)) WITHOUT ROWID""",
+        # What a router said of its own interface; NULL: nothing. addresses: separated by blanks.
+        """CREATE TABLE interface (
+            router TEXT NOT NULL, name TEXT NOT NULL, addresses TEXT, mtu INTEGER,
+            PRIMARY KEY (router, name)) WITHOUT ROWID""",
+    ),
+)
+"""What takes the file from format n to n + 1; the format is PRAGMA user_version. Steps are only ever added."""
+
+
+class Lock:
+    """An advisory lock beside the file (NAME.lock), so that readers and backups are not in the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = path
+        self._path = path.with_name(path.name + ".lock")
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Raises StoreError where another process holds it."""
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            holder = os.read(self._fd, 20).decode("ascii", "replace").strip()
+            self.release()
+            who = f"process {holder}" if holder else "another process"
+            raise StoreError(f"{who} uses this store: one fsctl at a time", field="store", value=str(self._store)) from e
+        except OSError as e:
+            self.release()
+            raise StoreError(f"the lock file cannot be made: {e.strerror}", field="store", value=str(self._path)) from e
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """A connection to the checked, up-to-date file (made, with its directory, where there is none).
+
+    The caller holds the lock. Raises StoreError.
+    """
+    if path.exists() and path.stat().st_size:
+        _check(path)
+    try:
+        db = _tuned(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+        _migrate(db)
+    except sqlite3.Error as e:
+        raise StoreError(f"the store cannot be opened: {e}", field="store", value=str(path)) from e
+    return db
+
+
+def open_memory() -> sqlite3.Connection:
+    """A store that lasts as long as the connection."""
+    db = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+    _migrate(db)
+    return db
+
+
+def _tuned(db: sqlite3.Connection) -> sqlite3.Connection:
+    """WAL with FULL: a commit that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous)."""
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    return db
+
+
+def _check(path: Path) -> None:
+    """Raises StoreError unless this is an undamaged store of a known format; writes nothing."""
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            application, version = (int(_pragma(db, name)) for name in ("application_id", "user_version"))
+            damage = str(_pragma(db, "integrity_check"))
+        finally:
+            db.close()
+    except sqlite3.Error as e:
+        raise _unusable(path, f"the store is damaged or no database ({e})") from e
+    if application != APPLICATION_ID:
+        raise _unusable(path, "this database is not fsctl's")
+    if version > len(MIGRATIONS):
+        detail = f"written by a newer fsctl (format {version}, this one knows up to {len(MIGRATIONS)})"
+        raise _unusable(path, detail)
+    if damage != "ok":
+        raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
+
+
+def _unusable(path: Path, detail: str) -> StoreError:
+    advice = "it was left as it is; restore a copy, or move it away to start with an empty store"
+    return StoreError(f"{detail}; {advice}", field="store", value=str(path))
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> Any:
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the file to the newest format, in one transaction."""
+    version = int(_pragma(db, "user_version"))
+    if version == len(MIGRATIONS):
+        return
+    with transaction(db):
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
