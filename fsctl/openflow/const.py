@@ -39,9 +39,9 @@ NX_IN_PORT_SAME = 0xFFF8
 PORT_DOWN = 1
 LINK_DOWN = 1
 
-GROUP_BASE = 0x6600_0000
-GROUP_SPAN = 0x0100_0000
+GROUP_BASE = 0x8000_0000
+GROUP_SPAN = 0x7FFF_FF00
 """Groups carry no cookie, so fsctl's are known by their numbers: group N is GROUP_BASE + N in the switch.
 
-Groups outside [GROUP_BASE, GROUP_BASE + GROUP_SPAN) belong to others and are never touched.
+Groups below GROUP_BASE belong to others (who count from 1) and are never touched; OFPG_MAX bounds the span.
 """

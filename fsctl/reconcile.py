@@ -1,0 +1,151 @@
+"""Desired against installed: the ordered changes that turn one into the other. Pure.
+
+The order makes a bundle valid at every step, as Open vSwitch checks it: a rule that names a missing group is
+refused, and deleting a group deletes the rules that name it. It also makes every cut of it safe: what is looked up
+later is there first (make before break), guards come before what they guard and go after it, and within the flow
+switch the more specific comes first, so that where a table is full no forward lies bare of the holes in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fsctl.errors import InvalidError
+from fsctl.rules import (
+    EGRESS,
+    FLOW_SWITCH,
+    GUARD,
+    MTU,
+    Action,
+    GroupChange,
+    Resubmit,
+    RuleChange,
+    RuleKey,
+    RuleTable,
+    SetField,
+    ToGroup,
+    Update,
+)
+
+Change = RuleChange | GroupChange
+
+LAST_TABLE_MISS = 1
+"""Rules of this priority or below are a table's "else": first to come, last to go."""
+
+_ADD_RANK = {"else": 0, EGRESS: 10, "group": 20, MTU: 30, GUARD: 40, FLOW_SWITCH: 50}
+_REMOVE_RANK = {FLOW_SWITCH: 60, MTU: 70, GUARD: 80, EGRESS: 90, "else": 100, "group": 110}
+"""When each table's (or kind's) changes are made; modifications come with the additions.
+
+The MTU table follows the groups because a later pipeline may let its rules name groups; groups are removed last of all.
+"""
+_LAST_ADD, _FIRST_REMOVE = 59, 60
+
+
+def rank(change: Change) -> tuple[int, int]:
+    """Where a change belongs in an update; equal ranks may come in any order."""
+    ranks = _ADD_RANK if change.actions is not None else _REMOVE_RANK
+    if isinstance(change, GroupChange):
+        return ranks["group"], 0
+    table, priority, _ = change.key
+    if priority <= LAST_TABLE_MISS:
+        return ranks["else"], 0
+    # Most specific first when adding, last when removing.
+    order = -priority if change.actions is not None else priority
+    return ranks.get(table, _LAST_ADD if change.actions is not None else _FIRST_REMOVE), order
+
+
+def order(changes: Iterable[Change]) -> list[Change]:
+    """The same changes in an order that one bundle may carry them in."""
+    return sorted(changes, key=rank)
+
+
+def diff(desired: RuleTable, installed: RuleTable, bridge: str) -> Update:
+    """What turns `installed` into `desired`; empty when they are equal."""
+    changes: list[Change] = []
+    have, want = installed.rules, desired.rules
+    missing = object()
+    for key, actions in want.items():
+        old = have.get(key, missing)
+        if old is missing:
+            changes.append(RuleChange(key, actions, True))
+        elif old != actions:
+            changes.append(RuleChange(key, actions, False))
+    changes.extend(RuleChange(key, None, False) for key in have.keys() - want.keys())
+    for number, bucket in desired.groups.items():
+        if installed.groups.get(number) != bucket:
+            changes.append(GroupChange(number, bucket, number not in installed.groups))
+    changes.extend(GroupChange(number, None, False) for number in installed.groups.keys() - desired.groups.keys())
+    return Update(bridge, order(changes))
+
+
+def groups_named(actions: Sequence[Action] | None) -> set[int]:
+    return {a.group for a in actions or () if isinstance(a, ToGroup)}
+
+
+def apply(update: Update, table: RuleTable) -> RuleTable:
+    """The table after a bundle, as a switch would have it; `table` is left alone.
+
+    Raises InvalidError where Open vSwitch would refuse the bundle: a rule naming a missing group, a group added twice.
+    """
+    after = RuleTable(dict(table.rules), dict(table.groups))
+    for change in update.changes:
+        if isinstance(change, GroupChange):
+            _apply_group(change, after)
+        elif change.actions is None:
+            after.rules.pop(change.key, None)
+        else:
+            missing = groups_named(change.actions) - after.groups.keys()
+            if missing:
+                raise InvalidError("no such group", field="actions", value=sorted(missing))
+            if change.is_new or change.key in after.rules:
+                after.rules[change.key] = change.actions
+    return after
+
+
+def _apply_group(change: GroupChange, after: RuleTable) -> None:
+    if change.actions is None:
+        after.groups.pop(change.id, None)
+        after.rules = {k: a for k, a in after.rules.items() if change.id not in groups_named(a)}
+        return
+    if change.is_new == (change.id in after.groups):
+        raise InvalidError("group exists" if change.is_new else "no such group", field="group", value=change.id)
+    after.groups[change.id] = change.actions
+
+
+def _value(key: RuleKey, name: str) -> int | None:
+    return next((f.value for f in key.match if f.name == name and f.mask is None), None)
+
+
+def _needs(change: Change, refused: Change) -> bool:
+    """Whether `change` would do wrong without `refused`."""
+    actions = change.actions or ()
+    if isinstance(refused, GroupChange):
+        return refused.id in groups_named(actions)
+    table = refused.key.table
+    if isinstance(change, GroupChange):
+        if table == MTU:
+            return SetField("reg1", _value(refused.key, "reg1") or 0) in actions
+        if table == EGRESS:
+            return Resubmit(EGRESS) in actions and SetField("eth_src", _value(refused.key, "eth_src") or 0) in actions
+        return False
+    if table == GUARD and change.key.table == FLOW_SWITCH:
+        guarded = _value(refused.key, "eth_dst")
+        return guarded is not None and guarded == _value(change.key, "eth_dst")
+    return False
+
+
+def dependents(refused: Change, changes: Sequence[Change]) -> list[Change]:
+    """The additions and modifications among `changes` that must not be made if `refused` was not, transitively.
+
+    Rules that name a refused group; groups whose MTU or egress rule was refused; flow switch rules towards a
+    router MAC of which a guard was refused. Refused removals leave too much in place and hinder nothing.
+    """
+    found: dict[int, Change] = {}
+    todo = [refused] if refused.actions is not None else []
+    while todo:
+        cause = todo.pop()
+        for change in changes:
+            if change.actions is not None and id(change) not in found and _needs(change, cause):
+                found[id(change)] = change
+                todo.append(change)
+    return list(found.values())

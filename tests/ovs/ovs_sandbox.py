@@ -1,0 +1,112 @@
+"""A private Open vSwitch with the dummy datapath: own directory, own sockets, gone at the end.
+
+Nothing here touches an OVS that already runs on the machine. The daemons stay children of the
+test process and are killed by their process ids, whatever happens to their directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+START_TIMEOUT_S = 20.0
+
+
+def available() -> bool:
+    """Whether Open vSwitch's daemons are installed."""
+    return SCHEMA.exists() and all(map(shutil.which, ("ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")))
+
+
+class Sandbox:
+    """ovsdb-server and ovs-vswitchd of one test session."""
+
+    def __init__(self) -> None:
+        # A short path: unix socket addresses end at 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="fsctl-ovs-", dir="/tmp"))
+        self.env = dict(os.environ, **{f"OVS_{name}DIR": str(self.directory) for name in ("RUN", "DB", "LOG", "SYSCONF")})
+        self._daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Raises RuntimeError with the daemons' words if they do not come up."""
+        database, self.db_socket = self.directory / "conf.db", self.directory / "db.sock"
+        self.run("ovsdb-tool", "create", str(database), str(SCHEMA))
+        self._spawn("ovsdb-server", str(database), f"--remote=punix:{self.db_socket}", "--unixctl=" + self._ctl("db"))
+        self._wait_for(self.db_socket)
+        self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", "--no-wait", "init")
+        self._spawn(
+            "ovs-vswitchd", f"unix:{self.db_socket}", "--enable-dummy=override", "--disable-system",
+            "-vconsole:off", "-vfile:info", f"--log-file={self.directory}/vswitchd.log", "--unixctl=" + self._ctl("sw"),
+        )  # fmt: skip
+        self._wait_for(Path(self._ctl("sw")))
+
+    def stop(self) -> None:
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(5)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        self._daemons.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _ctl(self, name: str) -> str:
+        return str(self.directory / f"{name}.ctl")
+
+    def _spawn(self, *command: str) -> None:
+        with open(self.directory / f"{command[0]}.out", "wb") as out:
+            self._daemons.append(subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+
+    def _wait_for(self, path: Path) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not path.exists():
+            if self._daemons[-1].poll() is not None or time.monotonic() > deadline:
+                outputs = "".join(p.read_text(errors="replace") for p in self.directory.glob("*.out"))
+                raise RuntimeError(f"{path} did not appear: {outputs}")
+            time.sleep(0.01)
+
+    def run(self, *command: str) -> str:
+        """Standard output; raises RuntimeError with standard error if the command fails."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def vsctl(self, *args: str) -> str:
+        return self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", *args)
+
+    def ofctl(self, command: str, bridge: str, *args: str) -> str:
+        return self.run("ovs-ofctl", "-O", "OpenFlow14", command, f"unix:{self.management(bridge)}", *args)
+
+    def appctl(self, *args: str) -> str:
+        return self.run("ovs-appctl", "-t", self._ctl("sw"), *args)
+
+    def management(self, bridge: str) -> Path:
+        """The unix socket where ovs-vswitchd takes OpenFlow connections for a bridge."""
+        return self.directory / f"{bridge}.mgmt"
+
+    def add_bridge(self, bridge: str, ports: int = 0) -> None:
+        """A bridge in fail mode secure with dummy ports `BRIDGE-p1`... that have OpenFlow numbers 1..."""
+        args = ["--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=dummy", "fail_mode=secure",
+                "protocols=OpenFlow10,OpenFlow13,OpenFlow14"]  # fmt: skip
+        for n in range(1, ports + 1):
+            args += ["--", "add-port", bridge, f"{bridge}-p{n}", "--", "set", "interface", f"{bridge}-p{n}", "type=dummy",
+                     f"ofport_request={n}"]  # fmt: skip
+        self.vsctl(*args)
+
+    def add_patch(self, one: str, other: str, ofport: int) -> None:
+        """A pair of patch ports `ONE-OTHER`, `OTHER-ONE` as fsctl makes them: tag=4095, the same number on both."""
+        args: list[str] = []
+        for here, there in ((one, other), (other, one)):
+            name, peer = f"{here}-{there}", f"{there}-{here}"
+            args += ["--", "add-port", here, name, "tag=4095", "--", "set", "interface", name, "type=patch",
+                     f"options:peer={peer}", f"ofport_request={ofport}"]  # fmt: skip
+        self.vsctl(*args[1:])
+
+    def del_bridge(self, bridge: str) -> None:
+        self.vsctl("--if-exists", "del-br", bridge)
