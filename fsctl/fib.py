@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import NamedTuple
 
 from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Match, Prefix, Verdict
@@ -33,6 +32,11 @@ class Part:
 
     prefixes: dict[Key, int] = field(default_factory=dict)
     connections: dict[FiveTuple, int] = field(default_factory=dict)
+
+    def items(self) -> Iterator[tuple[Key | FiveTuple, int]]:
+        """Prefixes, then connections, each with its verdict's number."""
+        yield from self.prefixes.items()
+        yield from self.connections.items()
 
 
 PartKey = tuple[str, int, int | None]
@@ -64,12 +68,13 @@ def match_of_change(part: PartKey, key: Key | FiveTuple) -> Match:
 class Fib:
     """Mutable, owned by one controller (or one test). Iterating gives `Delegation` values."""
 
-    __slots__ = ("_ids", "nexthops", "parts")
+    __slots__ = ("_ids", "_top", "nexthops", "parts")
 
     def __init__(self, delegations: Iterable[Delegation] = ()) -> None:
         self.parts: dict[PartKey, Part] = {}
         self.nexthops: dict[int, Forward] = {}
         self._ids: dict[Forward, int] = {}
+        self._top = 0
         for d in delegations:
             self.set(d.match, d.verdict)
 
@@ -78,8 +83,7 @@ class Fib:
 
     def __iter__(self) -> Iterator[Delegation]:
         for (in_port, version, eth_src), part in self.parts.items():
-            places: Iterable[tuple[Key | FiveTuple, int]] = chain(part.prefixes.items(), part.connections.items())
-            for key, number in places:
+            for key, number in part.items():
                 yield Delegation(match_of_change((in_port, version, eth_src), key), self.verdict(number))
 
     def verdict(self, number: int) -> Verdict:
@@ -93,7 +97,7 @@ class Fib:
         if isinstance(verdict, Forward):
             number = self._ids.get(verdict)
             if number is None:
-                number = max(self.nexthops, default=0) + 1
+                number = self._top + 1
                 self.add_nexthop(number, verdict)
             return number
         return PUNT_ID if verdict is PUNT or verdict == PUNT else DROP_ID
@@ -102,6 +106,16 @@ class Fib:
         """Give `nexthop` a number (as the store remembers it)."""
         self.nexthops[number] = nexthop
         self._ids.setdefault(nexthop, number)
+        self._top = max(self._top, number)
+
+    def new_nexthops(self, changes: Iterable[Change]) -> dict[int, Forward]:
+        """The numbers that these changes' next hops will get: for the store, which must know them first."""
+        new: dict[Forward, int] = {}
+        for change in changes:
+            verdict = change.verdict
+            if isinstance(verdict, Forward) and verdict not in self._ids and verdict not in new:
+                new[verdict] = self._top + 1 + len(new)
+        return {number: nexthop for nexthop, number in new.items()}
 
     def move_nexthop(self, number: int, nexthop: Forward) -> None:
         """The neighbour behind `number` has another MAC; every delegation that uses it follows."""

@@ -229,10 +229,13 @@ class Layout:
             name: Groups(before.groups[name].numbers if before and name in before.groups else None)
             for name in network.bridges
         }
+        self.joined: set[frozenset[str]] = set()
+        """The pairs of bridges that some chain has needed joined."""
         for _, node in compiler.nodes():
+            bridge = node.interface.bridge
             for effect in node.rules.values():
-                if needs_group(effect):
-                    self.groups[node.interface.bridge].use(effect)
+                if needs_group(effect) and self.groups[bridge].use(effect):
+                    self._join(bridge, effect)
         self.frames = {name: self._frame(name) for name in network.bridges}
 
     def _frame(self, bridge: str) -> RuleTable:
@@ -260,16 +263,12 @@ class Layout:
             return (ToGroup(self.groups[bridge].numbers[effect]),)
         return NORMAL if effect.kind == SLOW else ()
 
-    def wanted_links(self) -> set[frozenset[str]]:
-        """The pairs of bridges that some chain in force needs joined."""
-        pairs = set()
-        for bridge, groups in self.groups.items():
-            for effect in groups.numbers:
-                if effect.kind == FORWARD:
-                    hop = self.network.fibs[effect.router].nexthops[effect.nexthop]
-                    out = self.network.routers[effect.router].interfaces[hop.out]
-                    pairs.add(frozenset((bridge, out.bridge)))
-        return {pair for pair in pairs if len(pair) == 2}
+    def _join(self, bridge: str, effect: Effect) -> None:
+        if effect.kind == FORWARD:
+            hop = self.network.fibs[effect.router].nexthops[effect.nexthop]
+            out = self.network.routers[effect.router].interfaces[hop.out]
+            if out.bridge != bridge:
+                self.joined.add(frozenset((bridge, out.bridge)))
 
     def apply(self, emissions: Iterable[Emission]) -> dict[str, list[Change]]:
         """The changes of rules and groups that these changes of effects mean (unordered)."""
@@ -293,6 +292,7 @@ class Layout:
         return changes
 
     def _new_group(self, bridge: str, effect: Effect) -> Iterator[Change]:
+        self._join(bridge, effect)
         number = self.groups[bridge].numbers[effect]
         actions, rule = group_of(self.network, bridge, effect, number)
         yield GroupChange(number, actions, True)

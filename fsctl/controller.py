@@ -1,0 +1,292 @@
+"""The loop: desired state in, compile, difference out to the switches; one thing at a time.
+
+Framework-free: switches, store, patch links and waiting are Protocols. Everything that changes state
+is queued and done by `run` alone, so the order of writes is the order of their commits. What is asked
+(`flows`, `rules`, ...) reads the state between two turns of the loop (`views`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from fsctl import reconcile
+from fsctl.compiler import Compiler, Replaced
+from fsctl.config import Config
+from fsctl.errors import FsctlError, NotFoundError, TooLargeError, UnavailableError
+from fsctl.fib import Fib
+from fsctl.installer import Installer, Switch
+from fsctl.inventory import Inventory
+from fsctl.model import Forward, Network, Packet
+from fsctl.pipeline import Layout
+from fsctl.runtime import Runtime
+from fsctl.status import BridgeStatus, FlowStatus, InterfaceChange, OvsdbView, Port, RuleStatus, WalkReport, Write, WriteResult
+from fsctl.store import Store
+from fsctl.views import Views
+from fsctl.writes import Pending, differences, failures_of
+
+_LOG = logging.getLogger(__name__)
+LINK_PATIENCE_S = 5.0
+"""How long a write waits for a patch port that it needs."""
+RETRY_S = 30.0
+"""How often bridges that refused something, or stand still, are tried again."""
+
+
+class Links(Protocol):
+    """Makes patch ports between bridges; the ports show up in later views."""
+
+    def ensure_link(self, bridge: str, peer: str) -> None: ...
+
+
+class Controller:
+    """`status.Backend` over a store, switches and links."""
+
+    def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
+        self.config, self._store, self._links, self._runtime = config, store, links, runtime
+        stored = store.load()
+        self.revision = stored.revision
+        self._fibs = {name: _known(config, name, stored.fibs.get(name)) for name in config.routers}
+        self.inventory = Inventory(config, overrides=dict(stored.interfaces))
+        self.network = self.inventory.network(self._fibs)
+        self.compiler = Compiler(self.network, runtime.pause)
+        self.layout = Layout(self.network, self.compiler)
+        self.installer = Installer(runtime)
+        self.views = Views(self)
+        self._queue: deque[Callable[[], None]] = deque()
+        self._awake = runtime.event()
+        self._asked_links: set[frozenset[str]] = set()
+        self._waiting: list[Pending] = []
+        self._stopped = False
+
+    # --- what others report --------------------------------------------------------------------------
+
+    def switch_connected(self, switch: Switch, ports: Iterable[Port], datapath_id: int | None = None) -> None:
+        """A configured bridge has connected."""
+        found = {port.name: port for port in ports}
+        self._do(lambda: self._connected(switch, found, datapath_id))
+
+    def switch_gone(self, switch: Switch) -> None:
+        """Its connection is gone. What it has installed stays, until it connects again."""
+        self._do(lambda: self._gone(switch))
+
+    def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
+        """All ports of a bridge, after one came, went or changed."""
+        found = {port.name: port for port in ports}
+        self._do(lambda: self._ports(switch.bridge, found))
+
+    def ovsdb_changed(self, view: OvsdbView) -> None:
+        """OVSDB says something new."""
+        self._do(lambda: self._ovsdb(view))
+
+    # --- status.Backend ------------------------------------------------------------------------------
+
+    def write(self, write: Write) -> Pending:
+        """Change a router's FIB; the ticket waits until the switches have confirmed."""
+        self._router(write.router)
+        ticket = Pending(self._runtime)
+        self._do(lambda: self._write(write, ticket))
+        return ticket
+
+    def change_interface(self, change: InterfaceChange) -> Pending:
+        """A router's addresses or MTU have changed."""
+        if change.interface not in self.config.routers[self._router(change.router)].interfaces:
+            raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
+        ticket = Pending(self._runtime)
+        self._do(lambda: self._change_interface(change, ticket))
+        return ticket
+
+    def flows(self, router: str) -> Iterable[FlowStatus]:
+        return self.views.flows(self._router(router))
+
+    def bridges(self) -> Sequence[BridgeStatus]:
+        return self.views.bridges()
+
+    def rules(self) -> Iterable[RuleStatus]:
+        return self.views.rules()
+
+    def walk(self, packet: Packet) -> WalkReport:
+        return self.views.walk(packet)
+
+    def not_ready(self) -> Sequence[str]:
+        return self.views.not_ready()
+
+    def _router(self, name: str) -> str:
+        if name not in self.config.routers:
+            raise NotFoundError("no such router", field="router", value=name)
+        return name
+
+    # --- the loop --------------------------------------------------------------------------------------
+
+    def _do(self, job: Callable[[], None]) -> None:
+        self._queue.append(job)
+        self._awake.set()
+
+    def run(self) -> None:
+        """Do what is queued, in order, until `stop`."""
+        retry_at = self._runtime.now() + RETRY_S
+        while not self._stopped:
+            if not self._queue:
+                self._awake.wait(0.25 if self._waiting else RETRY_S)
+            self._awake.clear()
+            while self._queue:
+                self._one(self._queue.popleft())
+            self._answer()
+            if self._runtime.now() >= retry_at:
+                retry_at = self._runtime.now() + RETRY_S
+                self._retry()
+
+    def stop(self) -> None:
+        """End `run` after the job at hand. The switches keep their rules."""
+        self._stopped = True
+        self._awake.set()
+
+    def _one(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop: the routers still write
+            _LOG.exception("a change could not be carried out; compiling everything anew")
+            self._use(self.inventory.network(self._fibs))
+            for bridge in list(self.installer.bridges):
+                self._sync(bridge)
+
+    def _answer(self) -> None:
+        """Answer the writes that have all the links they need, or have waited long enough."""
+        missing = any(
+            b not in self.network.bridges[a].links
+            for a, b in map(sorted, self._asked_links)
+            if self.installer.in_step(a) and self.installer.in_step(b)
+        )
+        now = self._runtime.now()
+        still = []
+        for ticket in self._waiting:
+            if missing and now < ticket.deadline:
+                still.append(ticket)
+            else:
+                ticket.resolve()
+        self._waiting = still
+
+    # --- switches, ports -------------------------------------------------------------------------------
+
+    def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
+        self.installer.connect(switch, datapath_id)
+        self.inventory.ports[switch.bridge] = ports
+        self._restructure()
+        self._sync(switch.bridge)
+
+    def _sync(self, bridge: str) -> None:
+        self.installer.sync(bridge, self.layout.tables()[bridge], self.layout)
+
+    def _gone(self, switch: Switch) -> None:
+        if self.installer.disconnect(switch):
+            _LOG.warning("bridge %s: disconnected; it keeps its rules", switch.bridge)
+
+    def _ports(self, bridge: str, ports: dict[str, Port]) -> None:
+        self.inventory.ports[bridge] = ports
+        self._restructure()
+
+    def _ovsdb(self, view: OvsdbView) -> None:
+        self.inventory.ovsdb = view
+        self._restructure()
+
+    def _restructure(self) -> None:
+        """Compile anew if interfaces, ports or links have changed, and send the differences."""
+        network = self.inventory.network(self._fibs)
+        if network.routers == self.network.routers and network.bridges == self.network.bridges:
+            return
+        before = self.layout.tables()
+        self._use(network)
+        after = self.layout.tables()
+        self.installer.apply(self.layout, {b: reconcile.diff(after[b], before[b], b).changes for b in after})
+        self._ask_for_links()
+
+    def _use(self, network: Network) -> None:
+        self.network = network
+        self.compiler = Compiler(network, self._runtime.pause)
+        self.layout = Layout(network, self.compiler, self.layout)
+
+    def _ask_for_links(self) -> None:
+        for pair in self.layout.joined - self._asked_links:
+            here, peer = sorted(pair)
+            try:
+                self._links.ensure_link(here, peer)
+                self._asked_links.add(pair)
+            except FsctlError as e:
+                _LOG.warning("no patch ports between %s and %s: %s; left to the routers", here, peer, e)
+
+    def _retry(self) -> None:
+        self._ask_for_links()
+        for bridge in self.installer.need_another_try():
+            self._sync(bridge)
+
+    # --- writes ----------------------------------------------------------------------------------------
+
+    def _write(self, write: Write, ticket: Pending) -> None:
+        try:
+            result, replaced = self._commit(write)
+        except FsctlError as e:
+            ticket.fail(e)
+            return
+        except Exception as e:
+            ticket.fail(UnavailableError(f"the change could not be carried out: {e}"))
+            raise
+        emissions = self.compiler.update({write.router: replaced}) if replaced else []
+        changes = self.layout.apply(emissions)
+        self.installer.apply(self.layout, changes)
+        self._ask_for_links()
+        ticket.result = lambda: failures_of(self, write, result)
+        ticket.deadline = self._runtime.now() + LINK_PATIENCE_S
+        self._waiting.append(ticket)
+
+    def _commit(self, write: Write) -> tuple[WriteResult, list[Replaced]]:
+        """Store the real differences, then take them into the FIB."""
+        fib = self._fibs[write.router]
+        replaced, counts = differences(fib, write)
+        limit = self.config.routers[write.router].max_flows
+        if counts.added > counts.removed and (wanted := len(fib) + counts.added - counts.removed) > limit:
+            raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
+        if replaced:
+            real = [change for change, _ in replaced]
+            nexthops = fib.new_nexthops(real)
+            self.revision = self._store.commit(write.router, real, nexthops)
+            for number, nexthop in nexthops.items():
+                fib.add_nexthop(number, nexthop)
+            for change in real:
+                fib.apply(change)
+        return replace(counts, revision=self.revision), replaced
+
+    def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:
+        declared = self.config.routers[change.router].interfaces[change.interface]
+        before = self.inventory.said(change.router, declared)
+        addresses, mtu = self.inventory.overrides.get((change.router, change.interface), (None, None))
+        said = (change.addresses if change.addresses is not None else addresses, change.mtu or mtu)
+        try:
+            self.inventory.overrides[change.router, change.interface] = said
+            changed = self.inventory.said(change.router, declared) != before
+            if changed:
+                self.revision = self._store.commit_interface(change)
+                self._restructure()
+        except FsctlError as e:
+            self.inventory.overrides[change.router, change.interface] = (addresses, mtu)
+            ticket.fail(e)
+            return
+        ticket.result = lambda: WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
+        self._waiting.append(ticket)
+
+
+def _known(config: Config, router: str, stored: Fib | None) -> Fib:
+    """A stored FIB without the delegations at interfaces that are no longer configured."""
+    fib = stored or Fib()
+    interfaces = config.routers[router].interfaces
+    lost = [
+        d.match
+        for d in fib
+        if d.match.in_port not in interfaces or (isinstance(d.verdict, Forward) and d.verdict.out not in interfaces)
+    ]
+    for match in lost:
+        fib.discard(match)
+    if lost:
+        _LOG.warning("router %s: %d stored delegations name interfaces that are not configured", router, len(lost))
+    return fib

@@ -1,0 +1,212 @@
+"""Carrying updates to the switches, and what to do when a switch refuses.
+
+A refused rule must not leave its packets to a shorter prefix that sends them somewhere else. So the
+rules that would catch them are made slow-path rules (`demoted`): the bypass may be absent, never wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from fsctl import reconcile
+from fsctl.errors import FsctlError
+from fsctl.fib import Key, mask
+from fsctl.model import BITS, FiveTuple
+from fsctl.outcome import SLOW, Node
+from fsctl.pipeline import FROM_LINK, NORMAL, Change, Layout, flow_key
+from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, GotoTable, RuleChange, RuleKey, RuleTable, ToGroup, Update
+from fsctl.runtime import Runtime
+from fsctl.status import Port, Rejection
+
+_LOG = logging.getLogger(__name__)
+
+
+class Switch(Protocol):
+    """One connected bridge. Every call may raise UnavailableError: the connection is gone."""
+
+    bridge: str
+
+    def apply(self, update: Update) -> list[Rejection]: ...
+    def dump(self) -> tuple[RuleTable, list[str]]: ...
+    def counters(self) -> Mapping[RuleKey, tuple[int, int]]: ...
+    def ports(self) -> list[Port]: ...
+
+
+class Installed:
+    """One bridge's switch, and how it stands. `refused` are rules it would not take, with its words."""
+
+    def __init__(self, switch: Switch, datapath_id: int | None) -> None:
+        self.switch, self.datapath_id = switch, datapath_id
+        self.in_step = False
+        self.warnings: list[str] = []
+        self.refused: dict[RuleKey, str] = {}
+        self.demoted: set[RuleKey] = set()
+        self.broken = ""
+
+
+class Installer:
+    """The connected switches by bridge."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.bridges: dict[str, Installed] = {}
+
+    def in_step(self, bridge: str) -> bool:
+        return bridge in self.bridges and self.bridges[bridge].in_step
+
+    def connect(self, switch: Switch, datapath_id: int | None) -> None:
+        self.bridges[switch.bridge] = Installed(switch, datapath_id)
+
+    def disconnect(self, switch: Switch) -> bool:
+        """False if a newer connection of the same bridge has taken its place."""
+        here = self.bridges.get(switch.bridge)
+        if here is None or here.switch is not switch:
+            return False
+        del self.bridges[switch.bridge]
+        return True
+
+    def need_another_try(self) -> list[str]:
+        """Connected bridges that refused something or fell out of step."""
+        return [name for name, here in self.bridges.items() if here.refused or not here.in_step]
+
+    def apply(self, layout: Layout, changes: Mapping[str, list[Change]]) -> None:
+        """Egress rules first in and last out; in between, one bundle per bridge, all bridges at once."""
+        first, main, last = {}, {}, {}
+        for bridge, todo in changes.items():
+            if not self.in_step(bridge):
+                continue
+            first[bridge] = [c for c in todo if _is_egress(c) and c.actions is not None]
+            last[bridge] = [c for c in todo if _is_egress(c) and c.actions is None]
+            main[bridge] = [c for c in todo if not _is_egress(c)]
+        for phase in (first, main, last):
+            self._everywhere({b: todo for b, todo in phase.items() if todo}, layout)
+
+    def _everywhere(self, changes: Mapping[str, list[Change]], layout: Layout) -> None:
+        waits: list[Callable[[], None]] = []
+        for number, (bridge, todo) in enumerate(changes.items(), 1):
+            if number == len(changes):
+                self._one(bridge, todo, layout)
+            else:
+                waits.append(self._runtime.spawn(lambda b=bridge, t=todo: self._one(b, t, layout)))  # type: ignore[misc]
+        for wait in waits:
+            wait()
+
+    def _one(self, bridge: str, changes: list[Change], layout: Layout) -> None:
+        here = self.bridges.get(bridge)
+        if here is None:
+            return
+        for change in changes:
+            if isinstance(change, RuleChange):
+                here.refused.pop(change.key, None)
+                here.demoted.discard(change.key)
+        try:
+            rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
+            if rejections:
+                self._refused(here, changes, rejections, layout)
+        except FsctlError as e:
+            # Whatever was applied is found out by the dump at the next connection.
+            _LOG.warning("bridge %s: %s; waiting for it to connect again", bridge, e)
+            here.in_step = False
+            here.broken = str(e)
+
+    def sync(self, bridge: str, desired: RuleTable, layout: Layout) -> None:
+        """Dump, diff, send the difference."""
+        here = self.bridges[bridge]
+        here.refused.clear()
+        here.demoted.clear()
+        try:
+            installed, here.warnings = here.switch.dump()
+            update = reconcile.diff(desired, installed, bridge)
+            rejections = here.switch.apply(update) if update else []
+            here.in_step, here.broken = True, ""
+            _LOG.info("bridge %s: in step, %d changes of %d rules", bridge, len(update.changes), len(desired.rules))
+            if rejections:
+                self._refused(here, list(update.changes), rejections, layout)
+        except FsctlError as e:
+            here.in_step, here.broken = False, str(e)
+            _LOG.warning("bridge %s: %s; waiting for it to connect again", bridge, e)
+
+    # --- refusals ------------------------------------------------------------------------------------
+
+    def _refused(self, here: Installed, changes: list[Change], rejections: list[Rejection], layout: Layout) -> None:
+        """Note what was refused, and keep its packets out of other rules."""
+        groups = {r.key: r.error for r in rejections if isinstance(r.key, int)}
+        words = {r.key: r.error for r in rejections if not isinstance(r.key, int)}
+        for change in changes:
+            if isinstance(change, RuleChange) and change.actions:
+                used = next((a.group for a in change.actions if isinstance(a, ToGroup)), None)
+                if used in groups:
+                    words.setdefault(change.key, groups[used])
+        if any(key.table != FLOW_SWITCH for key in words):
+            self._close(here, layout)
+        fixes: list[Change] = []
+        known = {change.key: change for change in changes if isinstance(change, RuleChange)}
+        places = _places(layout, here.switch.bridge, words) if words else {}
+        here.refused.update(words)
+        for key, error in words.items():
+            _LOG.error("bridge %s refused %s: %s", here.switch.bridge, key, error)
+            if key in known and not known[key].is_new:
+                fixes.append(RuleChange(key, None, False))
+            if key in places:
+                fixes += [RuleChange(k, NORMAL, False) for k in self._demote(here, layout, *places[key])]
+        if fixes and here.switch.apply(Update(here.switch.bridge, reconcile.order(fixes))):
+            self._close(here, layout)
+
+    def _demote(self, here: Installed, layout: Layout, node: Node, key: Key | FiveTuple) -> list[RuleKey]:
+        """The rules that would now catch the packets of a refused one, unless these are slow-path rules."""
+        demoted = []
+        plane = layout.compiler.planes[node.version]
+        base = plane.node_of[node.interface.router, node.interface.name, None]
+        for view in (node,) if node.eth_src is not None else (base, *base.classes):
+            for other, other_key in _next_best(view, base, key):
+                rule = flow_key(other, other_key)
+                if rule in here.refused:
+                    continue
+                if other.rules[other_key].kind != SLOW and rule not in here.demoted:
+                    here.demoted.add(rule)
+                    demoted.append(rule)
+                break
+        return demoted
+
+    def _close(self, here: Installed, layout: Layout) -> None:
+        """The frame itself is not whole: nothing may enter the flow switch on this bridge."""
+        here.broken = "the switch refused a rule that the bypass needs; nothing is bypassed on this bridge"
+        _LOG.error("bridge %s: %s", here.switch.bridge, here.broken)
+        frame = layout.frames[here.switch.bridge].rules
+        doors = [k for k, actions in frame.items() if k.table == GUARD and GotoTable(FLOW_SWITCH) in actions]
+        here.switch.apply(Update(here.switch.bridge, [RuleChange(k, None, False) for k in doors]))
+        here.in_step = False
+
+
+def _is_egress(change: Change) -> bool:
+    if not isinstance(change, RuleChange):
+        return False
+    table, priority, _ = change.key
+    return table == EGRESS or (table == GUARD and priority == FROM_LINK)
+
+
+def _places(layout: Layout, bridge: str, wanted: Mapping[RuleKey, str]) -> dict[RuleKey, tuple[Node, Key | FiveTuple]]:
+    """Where rules of the flow switch come from."""
+    return {
+        rule: (node, key)
+        for _, node in layout.compiler.nodes()
+        if node.interface.bridge == bridge
+        for key in node.rules
+        if (rule := flow_key(node, key)) in wanted
+    }
+
+
+def _next_best(view: Node, base: Node, key: Key | FiveTuple) -> Iterable[tuple[Node, Key | FiveTuple]]:
+    """The rules that catch the packets of `key` in the eyes of one sender class, best first."""
+    bits = BITS[view.version]
+    nodes = dict.fromkeys((view, base))
+    if isinstance(key, FiveTuple):
+        yield from ((node, key) for node in nodes if key in node.rules)
+        value, longest = key.dst, bits
+    else:
+        value, longest = key >> 8, key & 0xFF
+    for length in range(longest, -1, -1):
+        covering = (value & mask(view.version, length)) << 8 | length
+        yield from ((node, covering) for node in nodes if covering in node.rules)

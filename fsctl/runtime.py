@@ -1,0 +1,52 @@
+"""How the controller waits: a Protocol, so that it runs on threads (tests) and in Ryu's hub alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Event(Protocol):
+    """Set once, waited for by many."""
+
+    def set(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """True if it is set; False after `timeout` seconds."""
+        ...
+
+    def is_set(self) -> bool: ...
+    def clear(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """`spawn` starts a function beside the caller and gives a function that waits for its end."""
+
+    def event(self) -> Event: ...
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]: ...
+    def pause(self) -> None:
+        """Let others run."""
+        ...
+
+    def now(self) -> float:
+        """Seconds on a clock that never jumps."""
+        ...
+
+
+class Threads:
+    """The standard library's threads."""
+
+    def event(self) -> Event:
+        return threading.Event()
+
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
+        thread = threading.Thread(target=function, daemon=True)
+        thread.start()
+        return thread.join
+
+    def pause(self) -> None:
+        return None
+
+    def now(self) -> float:
+        return time.monotonic()

@@ -1,0 +1,190 @@
+"""What the controller can be asked: delegations with their status, rules with their chains, walks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fsctl import semantics
+from fsctl.errors import FsctlError, NotFoundError
+from fsctl.fib import Key, match_of_change
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
+from fsctl.outcome import FORWARD, SLOW, Node
+from fsctl.pipeline import NORMAL, actions_of, flow_key, needs_group
+from fsctl.rules import RuleKey
+from fsctl.status import (
+    INSTALLED,
+    REFUSED,
+    SLOW_PATH,
+    BridgeStatus,
+    FlowStatus,
+    HopReport,
+    RuleStatus,
+    WalkReport,
+)
+
+if TYPE_CHECKING:
+    from fsctl.controller import Controller
+
+Counts = Mapping[RuleKey, tuple[int, int]]
+FRESH_S = 1.0
+"""Counters are asked of a switch at most this often; OVS itself updates them every few seconds."""
+_BREATH = 256
+
+
+class Views:
+    """Reads of one controller's state."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._c = controller
+        self._counters: dict[str, tuple[float, Counts]] = {}
+
+    # --- bridges -----------------------------------------------------------------------------------------
+
+    def bridges(self) -> list[BridgeStatus]:
+        return [self._bridge(name) for name in self._c.config.bridges]
+
+    def _bridge(self, name: str) -> BridgeStatus:
+        here = self._c.installer.bridges.get(name)
+        rules = sum(len(n.rules) for _, n in self._c.compiler.nodes() if n.interface.bridge == name)
+        layout = self._c.layout
+        warnings = [] if here is None else [*here.warnings, *([here.broken] if here.broken else [])]
+        if here is not None and here.refused:
+            warnings.append(f"the switch refused {len(here.refused)} rules; what they are for takes the slow path")
+        return BridgeStatus(
+            name,
+            connected=here is not None,
+            in_step=here is not None and here.in_step and not here.refused,
+            datapath_id=here.datapath_id if here else None,
+            rules=rules + len(layout.frames[name].rules),
+            groups=len(layout.groups[name].numbers),
+            ports=tuple(sorted(self._c.inventory.ports.get(name, {}))),
+            links=tuple(self._c.network.bridges[name].links),
+            warnings=tuple(warnings),
+        )
+
+    def not_ready(self) -> Sequence[str]:
+        reasons = []
+        for status in self.bridges():
+            if not status.connected:
+                reasons.append(f"bridge {status.name} is not connected")
+            elif not status.in_step:
+                reasons.append(f"bridge {status.name} is not in step: {'; '.join(status.warnings) or 'connecting'}")
+        return reasons
+
+    # --- counters ------------------------------------------------------------------------------------------
+
+    def _counts(self, bridge: str) -> Counts:
+        now = self._c._runtime.now()
+        at, counts = self._counters.get(bridge, (-FRESH_S, {}))
+        here = self._c.installer.bridges.get(bridge)
+        if here is None or now - at < FRESH_S:
+            return counts
+        try:
+            counts = here.switch.counters()
+        except FsctlError:
+            return counts  # the connection is going: the last known figures
+        self._counters[bridge] = now, counts
+        return counts
+
+    def _counted(self) -> dict[tuple[str, Delegation], tuple[int, int]]:
+        """Packets and bytes by (router, delegation), over all rules whose chain has it."""
+        sums: dict[tuple[str, Delegation], tuple[int, int]] = {}
+        for node, key, counts in self._rules_counted():
+            if not counts[0]:
+                continue
+            for hop in self._chain(node, key):
+                packets, size = sums.get(hop, (0, 0))
+                sums[hop] = packets + counts[0], size + counts[1]
+        return sums
+
+    def _rules_counted(self) -> Iterator[tuple[Node, Key | FiveTuple, tuple[int, int]]]:
+        counts = {name: self._counts(name) for name in self._c.config.bridges}
+        for _, node in self._c.compiler.nodes():
+            here = counts[node.interface.bridge]
+            for number, key in enumerate(tuple(node.rules)):
+                if not number % _BREATH:
+                    self._c._runtime.pause()
+                if key in node.rules:
+                    yield node, key, here.get(flow_key(node, key), (0, 0))
+
+    def _chain(self, node: Node, key: Key | FiveTuple) -> tuple[tuple[str, Delegation], ...]:
+        part = (node.interface.name, node.version, node.eth_src)
+        return self._c.compiler.chain(node.interface.router, match_of_change(part, key))
+
+    # --- delegations -------------------------------------------------------------------------------------
+
+    def flows(self, router: str) -> Iterator[FlowStatus]:
+        """The router's delegations; the list is taken at once, the states as it is read."""
+        counted = self._counted()
+        for number, delegation in enumerate(list(self._c.network.fibs[router])):
+            if not number % _BREATH:
+                self._c._runtime.pause()
+            state, reason, hops = self._state(router, delegation.match)
+            packets, size = counted.get((router, delegation), (0, 0))
+            yield FlowStatus(delegation, state, reason, hops, packets, size)
+
+    def _state(self, router: str, match: Match) -> tuple[str, str, int]:
+        outcome = self._c.compiler.outcome(router, match)
+        if outcome.kind == SLOW:
+            return SLOW_PATH, outcome.reason, 0
+        bridge = self._c.network.routers[router].interfaces[match.in_port].bridge
+        here = self._c.installer.bridges.get(bridge)
+        if here is None or not here.in_step:
+            return SLOW_PATH, f"bridge {bridge} is not connected" if here is None else here.broken, 0
+        place = self._c.compiler.rule_at(router, match)
+        if place is None:
+            return SLOW_PATH, "not compiled", 0
+        node, key = place
+        rule = flow_key(node, key)
+        if rule in here.refused:
+            return REFUSED, here.refused[rule], 0
+        if rule in here.demoted:
+            return SLOW_PATH, "the switch refused a rule for a part of it", 0
+        effect = node.rules[key]
+        if effect.kind == FORWARD and actions_of(self._c.network, bridge, effect) == NORMAL:
+            return SLOW_PATH, "no patch port to the last bridge of the chain yet", 0
+        return INSTALLED, "", outcome.hops
+
+    # --- rules and walks ---------------------------------------------------------------------------------
+
+    def rules(self) -> Iterator[RuleStatus]:
+        """The collapsed rules of all bridges."""
+        for node, key, counts in self._rules_counted():
+            if self._installed(node, key):
+                yield self._rule(node, key, counts)
+
+    def _installed(self, node: Node, key: Key | FiveTuple) -> bool:
+        here = self._c.installer.bridges.get(node.interface.bridge)
+        return here is not None and here.in_step and flow_key(node, key) not in here.refused
+
+    def _rule(self, node: Node, key: Key | FiveTuple, counts: tuple[int, int]) -> RuleStatus:
+        bridge, effect = node.interface.bridge, node.rules[key]
+        rule, layout = flow_key(node, key), self._c.layout
+        actions = actions_of(self._c.network, bridge, effect)
+        if rule in self._c.installer.bridges[bridge].demoted:
+            actions = NORMAL
+        group = layout.groups[bridge].numbers.get(effect) if needs_group(effect) else None
+        return RuleStatus(bridge, rule, actions, group, self._chain(node, key), counts[0], counts[1])
+
+    def walk(self, packet: Packet) -> WalkReport:
+        if packet.bridge not in self._c.network.bridges:
+            raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
+        walk = semantics.walk(self._c.network, packet)
+        hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
+        return WalkReport(hops, walk.end, walk.reason, walk.final, self._rule_for(packet))
+
+    def _rule_for(self, packet: Packet) -> RuleStatus | None:
+        into = self._c.network.by_mac.get((packet.bridge, packet.eth_dst))
+        if into is None or packet.version is None:
+            return None
+        connection = None
+        if packet.ip_proto in (TCP, UDP) and not packet.fragment:
+            ports = (packet.ip_proto, packet.sport, packet.dport)
+            connection = FiveTuple(packet.version, packet.src, packet.dst, *ports)
+        match = Match(into.name, Prefix.host(packet.version, packet.dst), packet.eth_src, connection)
+        place = self._c.compiler.rule_at(into.router, match)
+        if place is None or not self._installed(*place):
+            return None
+        counts = self._counts(packet.bridge).get(flow_key(*place), (0, 0))
+        return self._rule(*place, counts)
