@@ -121,6 +121,10 @@ class Ticket(Protocol):
         """Until the switches have confirmed. Raises FsctlError; UnavailableError after `timeout` seconds."""
         ...
 
+    def stored(self, timeout: float | None = None) -> WriteResult:
+        """Until the write is durable: its revision and counts, without what the switches say of it. Raises the same."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class InterfaceChange:

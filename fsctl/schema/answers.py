@@ -51,7 +51,7 @@ def interface_json(interface: Interface) -> dict[str, Json]:
         "bridge": interface.bridge,
         "port": interface.port,
         "ofport": interface.ofport,
-        "mac": format_mac(interface.mac),
+        "mac": format_mac(interface.mac) if interface.mac else None,
         "mtu": interface.mtu,
         "addresses": [str(a) for a in interface.addresses],
         "up": interface.up,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fsctl.errors import InvalidError, TooLargeError
-from fsctl.fib import Fib
 from fsctl.model import MAX_MTU, MIN_MTU, Address, Router
 from fsctl.schema.flows import FlowReader
 from fsctl.schema.text import Json, array, fields, integer
@@ -17,7 +16,8 @@ def read_replacement(router: Router, body: Json) -> Write:
     """The body of PUT /v1/routers/{r}/flows: the whole FIB. Raises InvalidError, TooLargeError."""
     flows = array(fields(body, "", ("flows",))["flows"], "flows")
     if len(flows) > router.max_flows:
-        raise _over_quota(router, len(flows))
+        detail = f"{router.name} may have at most {router.max_flows} flows (max_flows)"
+        raise TooLargeError(detail, field="flows", value=len(flows))
     return Write(router.name, FlowReader(router).flows(flows, "flows"), replace=True)
 
 
@@ -29,23 +29,6 @@ def read_patch(router: Router, body: Json) -> Write:
     reader = FlowReader(router)
     removed = reader.matches(members.get("remove", []), "remove")
     return Write(router.name, removed + reader.flows(members.get("add", []), "add"))
-
-
-def check_quota(router: Router, fib: Fib, write: Write) -> None:
-    """Raises TooLargeError if the FIB as it would be after a PATCH were longer than the router's `max_flows`."""
-    size = len(fib)
-    for part, key, verdict in write.changes:
-        is_there = fib.number_at(part, key) is not None
-        if verdict is None:
-            size -= is_there
-        elif not is_there:
-            size += 1
-    if size > router.max_flows:
-        raise _over_quota(router, size)
-
-
-def _over_quota(router: Router, size: int) -> TooLargeError:
-    return TooLargeError(f"{router.name} may have at most {router.max_flows} flows (max_flows)", field="flows", value=size)
 
 
 def read_interface_change(router: str, interface: str, body: Json) -> InterfaceChange:

@@ -135,7 +135,7 @@ class FlowReader:
             detail = f"expected the next hop's MAC address; this is {out.name}'s own"
             raise InvalidError(detail, field=f"{where}.set.eth_dst", value=rewrite["eth_dst"])
         if "eth_src" in rewrite and parse_mac(rewrite["eth_src"], f"{where}.set.eth_src") != out.mac:
-            detail = f"expected the MAC address of {out.name}, {format_mac(out.mac)}: a router sends as itself only"
+            detail = f"expected the MAC address of {out.name} ({_mac_text(out)}): a router sends as itself only"
             raise InvalidError(detail, field=f"{where}.set.eth_src", value=rewrite["eth_src"])
         return Forward(out.name, eth_dst)
 
@@ -174,7 +174,7 @@ class FlowReader:
         owners = self._by_mac.get(parse_mac(text, path), [])
         if named is not None:
             if named not in owners:
-                raise InvalidError(f"expected the MAC address of {named.name}, {format_mac(named.mac)}", field=path, value=text)
+                raise InvalidError(f"expected the MAC address of {named.name} ({_mac_text(named)})", field=path, value=text)
             return named.name
         if not owners:
             raise InvalidError(f"expected the MAC address of one of {self._router.name}'s interfaces", field=path, value=text)
@@ -182,6 +182,10 @@ class FlowReader:
             names = ", ".join(i.name for i in owners)
             raise InvalidError(f"several interfaces have this MAC address ({names}): say which with in", field=path, value=text)
         return owners[0].name
+
+
+def _mac_text(interface: Interface) -> str:
+    return format_mac(interface.mac) if interface.mac else "not known yet"
 
 
 def _texts(flow: Json, match: Json) -> object:

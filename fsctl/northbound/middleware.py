@@ -1,0 +1,76 @@
+"""What happens around every call: who may make it, and one line in the log for every write."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import falcon
+
+from fsctl.errors import NotFoundError
+from fsctl.northbound.auth import Auth
+from fsctl.northbound.resources import Resource
+from fsctl.status import Backend
+
+_LOG = logging.getLogger("fsctl.rest")
+_WRITES = ("PUT", "PATCH", "DELETE")
+
+StartResponse = Callable[..., Any]
+WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+class Gate:
+    """Lets a call through to its resource, or raises UnauthorizedError, ForbiddenError, NotFoundError."""
+
+    def __init__(self, backend: Backend, auth: Auth) -> None:
+        self._backend = backend
+        self._auth = auth
+
+    def process_resource(
+        self, req: falcon.Request, _resp: falcon.Response, resource: Resource, params: dict[str, str]
+    ) -> None:
+        if resource is None or resource.is_public:
+            return
+        principal = self._auth.identify(req.get_header("Authorization"))
+        req.context.principal = principal
+        if resource.admin_only:
+            principal.check_admin()
+        router = params.get("router")
+        if router is not None:
+            principal.check_router(router)
+            if router not in self._backend.network.routers:
+                raise NotFoundError("no such router", field="router", value=router)
+
+
+class Journal:
+    """Who wrote what, what became of it, and how long it took."""
+
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
+        req.context.started = time.monotonic()
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, _resource: Resource, _succeeded: bool) -> None:
+        if req.method not in _WRITES:
+            return
+        principal = getattr(req.context, "principal", "nobody")
+        summary = getattr(req.context, "summary", "")
+        took_ms = (time.monotonic() - req.context.started) * 1000
+        # ascii(): nothing that a request contains may begin a new line.
+        line = ascii(f"{req.method} {req.path} by {principal}: {resp.status_code} {summary}")[1:-1]
+        _LOG.info("%s (%.1f ms)", line, took_ms)
+
+
+def answering_head(app: WsgiApp) -> WsgiApp:
+    """HEAD is GET without the body (RFC 9110, 9.3.2)."""
+
+    def wrapped(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return app(environ, start_response)
+        body = app(environ | {"REQUEST_METHOD": "GET"}, start_response)
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+        return []
+
+    return wrapped

@@ -1,0 +1,64 @@
+"""Bodies and query parameters, read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import falcon
+
+from fsctl.errors import MalformedError, TooLargeError
+from fsctl.schema.text import Json, loads
+
+JSON_TYPE = "application/json"
+
+
+def read_json(req: falcon.Request, max_body: int) -> Json:
+    """The JSON body. Raises MalformedError, TooLargeError, and Falcon's errors for 411 and 415."""
+    media_type, _, parameters = (req.content_type or "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != JSON_TYPE or charset not in ("", "utf-8"):
+        raise falcon.HTTPUnsupportedMediaType(description=f"expected Content-Type: {JSON_TYPE}")
+    if req.get_header("Content-Encoding", default="identity").lower() != "identity":
+        raise falcon.HTTPUnsupportedMediaType(description="expected a body without Content-Encoding")
+    return loads(_read(req, max_body))
+
+
+def _read(req: falcon.Request, max_body: int) -> bytes:
+    length = req.content_length
+    if length is None:
+        # A chunked body ends by itself where the server says so (eventlet does without the flag of PEP 3333's successors).
+        if not (req.env.get("wsgi.input_terminated") or "eventlet.input" in req.env):
+            raise falcon.HTTPLengthRequired(description="expected Content-Length")
+        body: bytes = req.env["wsgi.input"].read(max_body + 1)
+    elif length > max_body:
+        body = b""
+    else:
+        body = req.bounded_stream.read(length)
+        if len(body) < length:
+            raise MalformedError(f"the body ends after {len(body)} of {length} bytes")
+    if (length or len(body)) > max_body:
+        raise TooLargeError(f"a body may have at most {max_body} bytes", field="Content-Length", value=length)
+    return body
+
+
+def no_body(req: falcon.Request) -> None:
+    """Raises MalformedError where a request that takes no body brings one."""
+    if req.content_length:
+        raise MalformedError(f"{req.method} takes no body here", field="Content-Length", value=req.content_length)
+
+
+def parameters(req: falcon.Request, known: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Query parameters by name; `known` says which values each may have (none listed: any).
+
+    Raises MalformedError for an unknown parameter, one given twice, and an unknown value.
+    """
+    found: dict[str, str] = {}
+    for name, value in req.params.items():
+        if name not in known:
+            expected = f"expected one of {', '.join(known)}" if known else "this call takes none"
+            raise MalformedError(f"unknown query parameter; {expected}", field=name, value=value)
+        if not isinstance(value, str) or (known[name] and value not in known[name]):
+            expected = f"one of {', '.join(known[name])}" if known[name] else "one value"
+            raise MalformedError(f"expected {expected}", field=name, value=value)
+        found[name] = value
+    return found

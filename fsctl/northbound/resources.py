@@ -1,0 +1,219 @@
+"""The calls of docs/rest.md, each a few lines: read, ask the backend, write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import ClassVar
+
+import falcon
+
+from fsctl.errors import UnavailableError
+from fsctl.northbound import problems
+from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
+from fsctl.schema.answers import (
+    bridge_json,
+    flow_status_json,
+    router_json,
+    rule_status_json,
+    walk_json,
+    write_result_json,
+)
+from fsctl.schema.bodies import read_interface_change, read_patch, read_replacement
+from fsctl.schema.packets import read_packet
+from fsctl.schema.text import Json, dumps
+from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, WriteResult
+
+_WAIT = {"wait": ("yes", "no")}
+_BATCH = 500
+"""Elements of a long answer that are written at once; between two batches others are served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What every resource needs. `patience_s`: how long a write waits for the switches."""
+
+    backend: Backend
+    max_body: int
+    patience_s: float
+
+
+class Resource:
+    """One path. `admin_only`: routers' tokens do not reach it; `is_public`: it needs no token."""
+
+    admin_only: ClassVar[bool] = False
+    is_public: ClassVar[bool] = False
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.backend = service.backend
+
+    def body(self, req: falcon.Request) -> Json:
+        return read_json(req, self.service.max_body)
+
+    def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
+        """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
+        if parameters(req, _WAIT).get("wait") == "no":
+            result = ticket.stored(self.service.patience_s)
+            resp.status = falcon.HTTP_202
+        else:
+            result = ticket.wait(self.service.patience_s)
+        req.context.summary = _summary(result)
+        _send(resp, write_result_json(result))
+
+
+class Routers(Resource):
+    """/v1/routers: all for the administrator, itself for a router."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        parameters(req, {})
+        network, principal = self.backend.network, req.context.principal
+        seen = [r for name, r in network.routers.items() if principal.router in (None, name)]
+        _send(resp, {"routers": [router_json(r, network.fibs.get(r.name)) for r in seen]})
+
+
+class OneRouter(Resource):
+    """/v1/routers/{router}"""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, {})
+        network = self.backend.network
+        _send(resp, router_json(network.routers[router], network.fibs.get(router)))
+
+
+class OneInterface(Resource):
+    """/v1/routers/{router}/interfaces/{interface}"""
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str, interface: str) -> None:
+        parameters(req, _WAIT)
+        change = read_interface_change(router, interface, self.body(req))
+        self.answer_write(req, resp, self.backend.change_interface(change))
+
+
+class Flows(Resource):
+    """/v1/routers/{router}/flows: the router's FIB."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        state = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED)}).get("state")
+        head = {"router": router, "revision": self.backend.revision}
+        flows = (flow_status_json(s) for s in self.backend.flows(router) if state in (None, s.state))
+        _stream(resp, head, "flows", flows)
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, _WAIT)
+        write = read_replacement(self.backend.network.routers[router], self.body(req))
+        self.answer_write(req, resp, self.backend.write(write))
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, _WAIT)
+        write = read_patch(self.backend.network.routers[router], self.body(req))
+        self.answer_write(req, resp, self.backend.write(write))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, _WAIT)
+        no_body(req)
+        self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
+
+
+class Bridges(Resource):
+    """/v1/bridges"""
+
+    admin_only = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        parameters(req, {})
+        _send(resp, {"bridges": [bridge_json(b) for b in self.backend.bridges()]})
+
+
+class Rules(Resource):
+    """/v1/rules"""
+
+    admin_only = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        bridge = parameters(req, {"bridge": tuple(self.backend.network.bridges)}).get("bridge")
+        rules = (rule_status_json(r) for r in self.backend.rules() if bridge in (None, r.bridge))
+        _stream(resp, {"revision": self.backend.revision}, "rules", rules)
+
+
+class Walk(Resource):
+    """/v1/walk"""
+
+    admin_only = True
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        parameters(req, {})
+        bridges = self.backend.bridges()
+        report = self.backend.walk(read_packet(self.body(req), bridges))
+        _send(resp, walk_json(report, bridges))
+
+
+class Health(Resource):
+    """/healthz: the process answers."""
+
+    is_public = True
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        _send(resp, {"status": "ok"})
+
+
+class Readiness(Resource):
+    """/readyz: every configured bridge is connected and in step."""
+
+    is_public = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        reasons = list(self.backend.not_ready())
+        if reasons:
+            problems.send(req, resp, UnavailableError("not every bridge is connected and in step"), reasons=reasons)
+        else:
+            _send(resp, {"status": "ready"})
+
+
+ROUTES: tuple[tuple[str, type[Resource]], ...] = (
+    ("/v1/routers", Routers),
+    ("/v1/routers/{router}", OneRouter),
+    ("/v1/routers/{router}/flows", Flows),
+    ("/v1/routers/{router}/interfaces/{interface}", OneInterface),
+    ("/v1/bridges", Bridges),
+    ("/v1/rules", Rules),
+    ("/v1/walk", Walk),
+    ("/healthz", Health),
+    ("/readyz", Readiness),
+)
+
+
+def _summary(result: WriteResult) -> str:
+    counts = f"+{result.added} ~{result.changed} -{result.removed} ={result.unchanged}"
+    return f"revision {result.revision}, {counts}, {len(result.failed)} failed"
+
+
+def _send(resp: falcon.Response, value: Json) -> None:
+    resp.content_type = JSON_TYPE
+    resp.text = dumps(value)
+
+
+def _stream(resp: falcon.Response, head: dict[str, Json], name: str, values: Iterator[Json]) -> None:
+    """`head` with one more member, a long array written bit by bit.
+
+    The first batch is read here, so that what is wrong from the start is still answered as an error.
+    """
+    first = list(islice(values, _BATCH))
+    resp.content_type = JSON_TYPE
+    resp.stream = _pieces(dumps(head)[:-1] + f',"{name}":[', chain([first], _batches(values)))
+
+
+def _batches(values: Iterator[Json]) -> Iterator[list[Json]]:
+    while batch := list(islice(values, _BATCH)):
+        yield batch
+
+
+def _pieces(opening: str, batches: Iterable[list[Json]]) -> Iterator[bytes]:
+    separator = ""
+    yield opening.encode()
+    for batch in batches:
+        if batch:
+            yield (separator + ",".join(map(dumps, batch))).encode()
+            separator = ","
+    yield b"]}\n"
