@@ -31,6 +31,11 @@ from fsctl.writes import Pending, differences, failures_of
 _LOG = logging.getLogger(__name__)
 LINK_PATIENCE_S = 5.0
 """How long a write waits for a patch port that it needs."""
+START_PATIENCE_S = 10.0
+"""How long a start waits for all bridges and OVSDB before it corrects rules that it finds installed.
+
+With half of the network unknown, chains would be withdrawn that are right (a restart must lose no packet).
+"""
 RETRY_S = 30.0
 """How often bridges that refused something, or stand still, are tried again."""
 
@@ -60,6 +65,9 @@ class Controller:
         self._asked_links: set[frozenset[str]] = set()
         self._waiting: list[Pending] = []
         self._stopped = False
+        self._ovsdb_seen = False
+        self._starting_until: float | None = runtime.now() + START_PATIENCE_S
+        self._unsynced: set[str] = set()
 
     # --- what others report --------------------------------------------------------------------------
 
@@ -129,10 +137,11 @@ class Controller:
         retry_at = self._runtime.now() + RETRY_S
         while not self._stopped:
             if not self._queue:
-                self._awake.wait(0.25 if self._waiting else RETRY_S)
+                self._awake.wait(0.25 if self._waiting or self._starting_until else RETRY_S)
             self._awake.clear()
             while self._queue:
                 self._one(self._queue.popleft())
+            self._settle()
             self._answer()
             if self._runtime.now() >= retry_at:
                 retry_at = self._runtime.now() + RETRY_S
@@ -174,7 +183,21 @@ class Controller:
         self.installer.connect(switch, datapath_id)
         self.inventory.ports[switch.bridge] = ports
         self._restructure()
-        self._sync(switch.bridge)
+        if self._starting_until is not None and switch.dump()[0].rules:
+            self._unsynced.add(switch.bridge)
+        else:
+            self._sync(switch.bridge)
+
+    def _settle(self) -> None:
+        """End the start once everything is known, or has been waited for long enough."""
+        if self._starting_until is None:
+            return
+        known = self._ovsdb_seen and all(b in self.installer.bridges for b in self.config.bridges)
+        if known or self._runtime.now() >= self._starting_until:
+            self._starting_until = None
+            for bridge in self._unsynced & self.installer.bridges.keys():
+                self._sync(bridge)
+            self._unsynced.clear()
 
     def _sync(self, bridge: str) -> None:
         self.installer.sync(bridge, self.layout.tables()[bridge], self.layout)
@@ -188,7 +211,7 @@ class Controller:
         self._restructure()
 
     def _ovsdb(self, view: OvsdbView) -> None:
-        self.inventory.ovsdb = view
+        self.inventory.ovsdb, self._ovsdb_seen = view, True
         self._restructure()
 
     def _restructure(self) -> None:

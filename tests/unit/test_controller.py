@@ -1,0 +1,280 @@
+"""The loop with switches made of paper: what is installed after each thing that can happen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from fsctl import reconcile
+from fsctl.config import Config, InterfaceConfig, RouterConfig
+from fsctl.controller import Controller
+from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
+from fsctl.fib import change_of
+from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
+from fsctl.pipeline import NORMAL, tables
+from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.runtime import Threads
+from fsctl.status import InterfaceChange, OvsdbView, Port, Rejection, Write
+from fsctl.store import SqliteStore
+
+MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
+
+
+class PaperSwitch:
+    """A bridge that keeps its rules in a dict; `refuse` says what it will not take."""
+
+    def __init__(self, bridge: str) -> None:
+        self.bridge = bridge
+        self.table = RuleTable()
+        self.refuse: set[RuleKey] = set()
+        self.updates: list[Update] = []
+        self.gone = False
+
+    def apply(self, update: Update) -> list[Rejection]:
+        if self.gone:
+            raise UnavailableError("gone")
+        self.updates.append(update)
+        bad = [c.key for c in update.changes if isinstance(c, RuleChange) and c.actions is not None and c.key in self.refuse]
+        kept = [c for c in update.changes if not (isinstance(c, RuleChange) and c.key in bad)]
+        self.table = reconcile.apply(Update(self.bridge, kept), self.table)
+        return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
+
+    def dump(self) -> tuple[RuleTable, list[str]]:
+        return RuleTable(dict(self.table.rules), dict(self.table.groups)), []
+
+    def counters(self) -> Mapping[RuleKey, tuple[int, int]]:
+        return {key: (3, 300) for key in self.table.rules if key.table == FLOW_SWITCH}
+
+    def ports(self) -> list[Port]:
+        return []
+
+
+class PaperLinks:
+    """Patch ports that are there as soon as they are asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[frozenset[str]] = []
+        self.on_link = lambda: None
+
+    def ensure_link(self, bridge: str, peer: str) -> None:
+        self.asked.append(frozenset((bridge, peer)))
+        self.on_link()
+
+
+class Lab:
+    """Bridges x, y, z; routers r (x-y) and s (y-z)."""
+
+    def __init__(self, max_flows: int = 1000) -> None:
+        routers = {
+            name: RouterConfig(
+                name,
+                {
+                    f"eth{n}": InterfaceConfig(f"eth{n}", bridge, f"{name}{n}", MAC[f"{name}{n}"], 1500, ())
+                    for n, bridge in enumerate(bridges)
+                },
+                max_flows=max_flows,
+            )
+            for name, bridges in {"r": "xy", "s": "yz"}.items()
+        }
+        self.config = Config("test", "0" * 64, tuple("xyz"), routers, store=":memory:")
+        self.links = PaperLinks()
+        self.switches = {b: PaperSwitch(b) for b in "xyz"}
+        self.store = SqliteStore(":memory:")
+        self.start()
+
+    def start(self) -> None:
+        self.controller = Controller(self.config, self.store, self.links, Threads())
+        self.links.on_link = self.report
+        self.thread = threading.Thread(target=self.controller.run, daemon=True)
+        self.thread.start()
+        for bridge, switch in self.switches.items():
+            self.controller.switch_connected(switch, self.ports(bridge))
+        self.controller.ovsdb_changed(self.view())
+
+    def ports(self, bridge: str, down: str = "") -> list[Port]:
+        names = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}[bridge]
+        return [Port(name, number, name != down) for number, name in enumerate(names, 1)]
+
+    def view(self) -> OvsdbView:
+        asked = {tuple(sorted(pair)) for pair in self.links.asked}
+        links = {b: {p: f"l-{p}" for p in "xyz" if tuple(sorted((b, p))) in asked} for b in "xyz"}
+        return OvsdbView(links=links, bridges=frozenset("xyz"))
+
+    def report(self) -> None:
+        self.controller.ovsdb_changed(self.view())
+
+    def write(self, router: str, *flows: tuple[str, Verdict | None], replace: bool = False):
+        changes = [change_of(Match("eth0", Prefix.parse(text)), verdict) for text, verdict in flows]
+        return self.controller.write(Write(router, changes, replace)).wait(10)
+
+    def settle(self) -> None:
+        for _ in range(2):  # what the first write waited for may have been reported behind it
+            self.write("r")
+
+    def check_in_step(self) -> None:
+        """What the switches hold is what a compilation from nothing gives."""
+        self.settle()
+        wanted = tables(self.controller.network, self.controller.compiler)
+        for bridge, switch in self.switches.items():
+            assert switch.table.rules == wanted[bridge].rules
+            assert switch.table.groups == wanted[bridge].groups
+
+    def flow_rules(self, bridge: str) -> dict[RuleKey, tuple]:
+        return {k: a for k, a in self.switches[bridge].table.rules.items() if k.table == FLOW_SWITCH and k.priority}
+
+    def stop(self) -> None:
+        self.controller.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    lab = Lab()
+    yield lab
+    lab.stop()
+
+
+TO_S, TO_B, ELSEWHERE = Forward("eth1", MAC["s0"]), Forward("eth1", MAC["b"]), Forward("eth1", MAC["a"])
+
+
+def test_chain_is_collapsed_and_confirmed(lab: Lab) -> None:
+    result = lab.write("s", ("10.0.3.0/24", TO_B))
+    assert (result.added, result.failed, result.waiting_for) == (1, (), ())
+    lab.write("r", ("0.0.0.0/0", TO_S))
+    assert len(lab.flow_rules("x")) == 2
+    lab.check_in_step()
+    states = {f.delegation.match.dst.length: f for r in "rs" for f in lab.controller.flows(r)}
+    assert {(f.state, f.hops) for f in states.values()} == {("installed", 1)}
+    chains = {r.key.priority: [hop[0] for hop in r.chain] for r in lab.controller.rules() if r.bridge == "x"}
+    assert chains == {1048: ["r", "s"], 1000: ["r"]}
+
+
+def test_counts_of_a_write(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_S), ("11.0.0.0/8", PUNT))
+    result = lab.write("r", ("10.0.0.0/8", TO_B), ("11.0.0.0/8", PUNT), ("12.0.0.0/8", DROP))
+    assert (result.added, result.changed, result.removed, result.unchanged) == (1, 1, 0, 1)
+    result = lab.write("r", ("12.0.0.0/8", DROP), replace=True)
+    assert (result.added, result.changed, result.removed, result.unchanged) == (0, 0, 2, 1)
+    lab.check_in_step()
+    assert len(lab.store.load().fibs["r"]) == 1
+
+
+def test_restart_touches_no_rule(lab: Lab) -> None:
+    lab.write("s", ("10.0.3.0/24", TO_B))
+    lab.write("r", ("0.0.0.0/0", TO_S))
+    lab.stop()
+    before = {b: len(s.updates) for b, s in lab.switches.items()}
+    lab.start()
+    lab.check_in_step()
+    for bridge, switch in lab.switches.items():
+        touched = [c for u in switch.updates[before[bridge] :] for c in u.changes]
+        assert touched == []
+
+
+def test_port_down_withdraws_and_up_restores(lab: Lab) -> None:
+    lab.write("s", ("10.0.3.0/24", TO_B))
+    lab.write("r", ("0.0.0.0/0", TO_S))
+    whole = lab.flow_rules("x")
+    lab.controller.ports_changed(lab.switches["z"], lab.ports("z", down="s1"))
+    lab.check_in_step()
+    assert len(lab.flow_rules("x")) == 1
+    assert next(iter(lab.controller.flows("s"))).state == "slow_path"
+    assert "s1 is down" in next(iter(lab.controller.flows("s"))).reason
+    lab.controller.ports_changed(lab.switches["z"], lab.ports("z"))
+    lab.check_in_step()
+    assert lab.flow_rules("x") == whole
+
+
+def test_refused_rule_is_not_left_to_a_shorter_prefix(lab: Lab) -> None:
+    """10.1/16 goes elsewhere than 10/8: without its rule the packets must not follow 10/8's."""
+    probe = lab.controller.compiler.planes[4].node_of["r", "eth0", None]
+    from fsctl.fib import key_of
+    from fsctl.pipeline import flow_key
+
+    narrow = flow_key(probe, key_of(Prefix.parse("10.1.0.0/16")))
+    wide = flow_key(probe, key_of(Prefix.parse("10.0.0.0/8")))
+    lab.switches["x"].refuse.add(narrow)
+    lab.write("r", ("10.0.0.0/8", TO_S))
+    result = lab.write("r", ("10.1.0.0/16", TO_B))
+    assert [(str(f.match.dst), f.bridge, f.error) for f in result.failed] == [("10.1.0.0/16", "x", "OFPFMFC_TABLE_FULL")]
+    assert narrow not in lab.switches["x"].table.rules
+    assert lab.switches["x"].table.rules[wide] == NORMAL
+    states = {str(f.delegation.match.dst): f.state for f in lab.controller.flows("r")}
+    assert states == {"10.1.0.0/16": "refused", "10.0.0.0/8": "slow_path"}
+    assert lab.controller.not_ready()
+    # The switch has room again: the next connection brings everything back.
+    lab.switches["x"].refuse.clear()
+    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.check_in_step()
+    assert not lab.controller.not_ready()
+
+
+def test_a_refused_change_removes_the_old_rule(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_S))
+    (key,) = lab.flow_rules("x")
+    lab.switches["x"].refuse.add(key)
+    assert lab.write("r", ("10.0.0.0/8", TO_B)).failed
+    assert key not in lab.switches["x"].table.rules
+
+
+def test_bridge_away_is_named_and_catches_up(lab: Lab) -> None:
+    lab.controller.switch_gone(lab.switches["x"])
+    result = lab.write("r", ("10.0.0.0/8", TO_S))
+    assert result.waiting_for == ("x",)
+    assert next(iter(lab.controller.flows("r"))).reason == "bridge x is not connected"
+    assert list(lab.controller.not_ready()) == ["bridge x is not connected"]
+    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.check_in_step()
+
+
+def test_connection_lost_in_the_middle_of_a_write(lab: Lab) -> None:
+    lab.settle()
+    lab.switches["x"].gone = True
+    assert lab.write("r", ("10.0.0.0/8", TO_S)).waiting_for == ("x",)
+    lab.switches["x"].gone = False
+    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.check_in_step()
+
+
+def test_addresses_of_a_router_become_holes(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    change = InterfaceChange("r", "eth1", (Address.parse("10.9.9.1/24"),))
+    assert lab.controller.change_interface(change).wait(10).changed == 1
+    assert lab.controller.change_interface(change).wait(10).unchanged == 1
+    lab.check_in_step()
+    assert list(lab.flow_rules("x").values()).count(NORMAL) == 3  # address, network, broadcast
+    assert lab.store.load().interfaces["r", "eth1"].addresses == change.addresses
+
+
+def test_unknown_router_and_interface(lab: Lab) -> None:
+    with pytest.raises(NotFoundError, match="nobody"):
+        lab.controller.write(Write("nobody", []))
+    with pytest.raises(NotFoundError, match="eth7"):
+        lab.controller.change_interface(InterfaceChange("r", "eth7"))
+
+
+def test_quota_refuses_the_whole_write() -> None:
+    lab = Lab(max_flows=2)
+    try:
+        with pytest.raises(TooLargeError):
+            lab.write("r", ("10.0.0.0/8", TO_S), ("11.0.0.0/8", TO_S), ("12.0.0.0/8", TO_S))
+        assert not list(lab.controller.flows("r"))
+        lab.check_in_step()
+    finally:
+        lab.stop()
+
+
+def test_walk_names_hops_and_rule(lab: Lab) -> None:
+    lab.write("s", ("10.0.3.0/24", TO_B))
+    lab.write("r", ("0.0.0.0/0", TO_S))
+    destination = Prefix.parse("10.0.3.7").value
+    packet = Packet("x", 9, MAC["a"], MAC["r0"], 4, Prefix.parse("10.0.1.1").value, destination)
+    report = lab.controller.walk(packet)
+    assert [(h.router, h.interface) for h in report.hops[:2]] == [("r", "eth0"), ("s", "eth0")]
+    assert (report.end, report.final.bridge, report.final.ttl, report.final.eth_dst) == ("bridged", "z", 62, MAC["b"])
+    assert report.rule is not None
+    assert report.rule.bridge == "x"
+    assert report.rule.packets == 3
