@@ -116,36 +116,56 @@ def _value(key: RuleKey, name: str) -> int | None:
     return next((f.value for f in key.match if f.name == name and f.mask is None), None)
 
 
-def _needs(change: Change, refused: Change) -> bool:
-    """Whether `change` would do wrong without `refused`."""
-    actions = change.actions or ()
-    if isinstance(refused, GroupChange):
-        return refused.id in groups_named(actions)
-    table = refused.key.table
-    if isinstance(change, GroupChange):
-        if table == MTU:
-            return SetField("reg1", _value(refused.key, "reg1") or 0) in actions
-        if table == EGRESS:
-            return Resubmit(EGRESS) in actions and SetField("eth_src", _value(refused.key, "eth_src") or 0) in actions
-        return False
-    if table == GUARD and change.key.table == FLOW_SWITCH:
-        guarded = _value(refused.key, "eth_dst")
-        return guarded is not None and guarded == _value(change.key, "eth_dst")
-    return False
+class _Refused:
+    """What refused changes leave missing: groups, and MTU, egress and guard rules by register value or MAC."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._needed: set[Action] = set()
+        self._guards: set[int] = set()
+
+    def add(self, change: Change) -> bool:
+        """Note a refused change; false if nothing can depend on it."""
+        if change.actions is None:
+            return False  # a refused removal leaves too much in place, and hinders nothing
+        if isinstance(change, GroupChange):
+            self._groups.add(change.id)
+            return True
+        table, field = change.key.table, {MTU: "reg1", EGRESS: "eth_src", GUARD: "eth_dst"}.get(change.key.table)
+        value = _value(change.key, field) if field else None
+        if value is None:
+            return False
+        if table == GUARD:
+            self._guards.add(value)
+        else:
+            self._needed.add(SetField("reg1" if table == MTU else "eth_src", value))
+        return True
+
+    def hinders(self, change: Change) -> bool:
+        """Whether `change` would do wrong without what is missing."""
+        if change.actions is None:
+            return False
+        if any(isinstance(a, ToGroup) and a.group in self._groups for a in change.actions):
+            return True
+        if isinstance(change, GroupChange):
+            looks_again = Resubmit(MTU) in change.actions or Resubmit(EGRESS) in change.actions
+            return looks_again and not self._needed.isdisjoint(change.actions)
+        return bool(self._guards) and change.key.table == FLOW_SWITCH and _value(change.key, "eth_dst") in self._guards
 
 
-def dependents(refused: Change, changes: Sequence[Change]) -> list[Change]:
-    """The additions and modifications among `changes` that must not be made if `refused` was not, transitively.
+def dependents(refused: Sequence[Change], changes: Sequence[Change]) -> list[Change]:
+    """The additions and modifications among `changes` that must not be made if `refused` are not, transitively.
 
     Rules that name a refused group; groups whose MTU or egress rule was refused; flow switch rules towards a
-    router MAC of which a guard was refused. Refused removals leave too much in place and hinder nothing.
+    router MAC of which a guard was refused.
     """
+    missing = _Refused()
     found: dict[int, Change] = {}
-    todo = [refused] if refused.actions is not None else []
-    while todo:
-        cause = todo.pop()
-        for change in changes:
-            if change.actions is not None and id(change) not in found and _needs(change, cause):
-                found[id(change)] = change
-                todo.append(change)
+    grown = [c for c in refused if missing.add(c)]
+    known = {id(c) for c in refused}
+    while grown:
+        hindered = [c for c in changes if id(c) not in known and missing.hinders(c)]
+        found.update((id(c), c) for c in hindered)
+        known.update(found)
+        grown = [c for c in hindered if missing.add(c)]
     return list(found.values())

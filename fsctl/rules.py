@@ -25,52 +25,64 @@ class Field(NamedTuple):
     mask: int | None = None
 
 
-class DecTtl(NamedTuple):
+# Actions are dataclasses and not NamedTuples, because these would be equal across types: Output(3) == ToGroup(3).
+
+
+@dataclass(frozen=True, slots=True)
+class DecTtl:
     """Decrement nw_ttl / hop limit `times` times."""
 
     times: int = 1
 
 
-class SetField(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SetField:
     """`name` is eth_src, eth_dst, in_port, reg0 or reg1."""
 
     name: str
     value: int
 
 
-class Output(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Output:
     """To an OpenFlow port of this bridge."""
 
     port: int
 
 
-class Normal(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Normal:
     """The bridge's own L2 learning switch (OFPP_NORMAL)."""
 
 
-class Learn(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Learn:
     """Let the bridge learn the sender, and nothing else: clone(move eth_src -> eth_dst, NORMAL)."""
 
 
-class CheckLarger(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CheckLarger:
     """reg0[0] = 1 if the frame is longer than `bytes` (Ethernet header included), else 0."""
 
     bytes: int
 
 
-class Resubmit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Resubmit:
     """Look up in another table and come back."""
 
     table: int
 
 
-class ToGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ToGroup:
     """Run the one bucket of an indirect group."""
 
     group: int
 
 
-class GotoTable(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GotoTable:
     """Instruction, not action; last in a list."""
 
     table: int

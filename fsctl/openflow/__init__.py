@@ -1,5 +1,6 @@
 """OpenFlow 1.4 with Nicira's extensions, pure: rules and groups to bytes and back, and to ovs-ofctl text."""
 
+from fsctl.openflow import const, requests
 from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_groups, decode_port_status, decode_ports
 from fsctl.openflow.encode import Encoder, bundle_add, bundle_control, flow_mod, group_mod, message
 from fsctl.openflow.errors import OpenFlowError, decode_error, error_name
@@ -13,6 +14,7 @@ __all__ = [
     "actions_text",
     "bundle_add",
     "bundle_control",
+    "const",
     "decode_error",
     "decode_groups",
     "decode_port_status",
@@ -25,4 +27,5 @@ __all__ = [
     "match_text",
     "message",
     "ovs_ofctl_text",
+    "requests",
 ]

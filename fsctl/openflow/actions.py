@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
@@ -30,7 +31,8 @@ _NXM_IN_PORT, _NXM_ETH_DST, _NXM_ETH_SRC = 0x0000_0002, 0x0000_0206, 0x0000_0406
 _CACHE = 65536
 
 
-class Opaque(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Opaque:
     """An action that fsctl never writes, found in a rule with fsctl's cookie: equal to nothing desired, so it goes."""
 
     hex: str

@@ -84,7 +84,7 @@ class FlowDecoder:
     def _new(self, oxms: bytes) -> tuple[Field, ...]:
         """Read field by field; remember the shape if all but a destination at its end may repeat."""
         match = decode_fields(oxms)
-        if not match or match[-1].name not in _LAST or decode_wire_fields(oxms) != match:
+        if not match or match[-1].name not in _LAST or decode_wire_fields(oxms)[-1] != match[-1]:
             self._others[oxms] = match
             return match
         last = match[-1]

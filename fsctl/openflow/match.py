@@ -25,11 +25,11 @@ class Oxm(NamedTuple):
 
 HAS_MASK = 0x100
 
-#: In wire order: nx_put_raw() of OVS; the same as FIELD_ORDER but for nw_frag and nw_ttl, which come before ip_proto.
+#: In wire order, as OVS dumps them. FIELD_ORDER differs: eth_dst before eth_src, ip_proto before nw_ttl and nw_frag.
 OXM: dict[str, Oxm] = {
     "in_port": Oxm(0x8000_0004, 32),
-    "eth_dst": Oxm(0x8000_0606, 48),
     "eth_src": Oxm(0x8000_0806, 48),
+    "eth_dst": Oxm(0x8000_0606, 48),
     "eth_type": Oxm(0x8000_0A02, 16),
     "vlan_tci": Oxm(0x8000_0C02, 13),
     "ipv4_src": Oxm(0x8000_1604, 32),

@@ -1,0 +1,152 @@
+"""Whose reply is it: raw messages by xid, past Ryu's parser.
+
+Ryu builds objects for every match and action of a flow dump, about a second per thousand rules and not yielding
+meanwhile. So a reply whose xid fsctl gave out is handed over as bytes, and Ryu never sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Protocol
+
+from ryu.controller import handler
+from ryu.lib import hub
+from ryu.ofproto import ofproto_parser, ofproto_v1_4, ofproto_v1_4_parser
+
+from fsctl.errors import UnavailableError
+from fsctl.openflow import const, decode_error
+
+LOG = logging.getLogger(__name__)
+_ATTRIBUTE = "fsctl_connection"
+_SLICE_S = 1.0
+"""How often a waiter looks whether its connection still lives."""
+
+
+class Datapath(Protocol):
+    """What fsctl uses of ryu.controller.controller.Datapath."""
+
+    xid: int
+    state: str
+    address: Any
+    ports: Any
+    ofproto: Any
+
+    def send(self, buf: bytes) -> bool: ...
+
+
+class Conversation:
+    """A range of xids and the messages that came with them."""
+
+    def __init__(self, connection: Connection, first: int, count: int) -> None:
+        self._connection = connection
+        self.first, self.last = first, first + count - 1
+        self._inbox = hub.Queue()
+
+    def __enter__(self) -> Conversation:
+        self._connection.conversations.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._connection.conversations.remove(self)
+
+    def put(self, raw: bytes | None) -> None:
+        """A message, or None: the connection is gone."""
+        self._inbox.put(raw)
+
+    def receive(self, deadline: float) -> bytes:
+        """The next message. Raises UnavailableError when the connection goes, or at `deadline` (time.monotonic())."""
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                raw: bytes | None = self._inbox.get(timeout=max(0.0, min(left, _SLICE_S)))
+            except hub.QueueEmpty:
+                self._connection.check()
+                if left <= 0:
+                    raise self._connection.lost("no answer in time") from None
+                continue
+            if raw is None:
+                raise self._connection.lost("the connection was closed")
+            return raw
+
+
+class Connection:
+    """Numbers what is sent, and finds who asked for what is received."""
+
+    def __init__(self, datapath: Datapath, bridge: str) -> None:
+        if datapath.ofproto.OFP_VERSION != const.VERSION:
+            raise UnavailableError(
+                "the bridge must speak OpenFlow 1.4 (ovs-vsctl set bridge NAME protocols=OpenFlow14)",
+                field="bridge",
+                value=bridge,
+            )
+        self.bridge = bridge
+        self.conversations: list[Conversation] = []
+        self._datapath = datapath
+        self._closed = False
+        setattr(datapath, _ATTRIBUTE, self)
+        intercept()
+
+    def lost(self, why: str) -> UnavailableError:
+        return UnavailableError(why, field="bridge", value=self.bridge)
+
+    def check(self) -> None:
+        """Raises UnavailableError if the connection is gone."""
+        if self._closed or self._datapath.state == handler.DEAD_DISPATCHER:
+            raise self.lost("not connected")
+
+    def close(self) -> None:
+        """Wake up whoever waits. May be called twice."""
+        self._closed = True
+        for conversation in self.conversations:
+            conversation.put(None)
+
+    def conversation(self, count: int = 1) -> Conversation:
+        """`count` new xids in a row, out of the range that Ryu numbers its own messages from."""
+        first = self._datapath.xid + 1
+        if first + count > ofproto_v1_4.MAX_XID:
+            first = 1
+        self._datapath.xid = first + count - 1
+        return Conversation(self, first, count)
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes; waits while Ryu's queue is full, so that echo replies are never far behind."""
+        self.check()
+        if not self._datapath.send(data):
+            raise self.lost("not connected")
+
+    def take(self, kind: int, xid: int, raw: bytes) -> bool:
+        """Hand a message to whoever waits for it; false if nobody does."""
+        for conversation in self.conversations:
+            if conversation.first <= xid <= conversation.last:
+                conversation.put(bytes(raw))
+                return True
+        if kind == const.ERROR:
+            self._log_stray(bytes(raw))
+        return False
+
+    def _log_stray(self, raw: bytes) -> None:
+        error = decode_error(raw)
+        LOG.warning("%s: %s for xid %#x, which fsctl does not know: %s", self.bridge, error.name, error.xid, error.data.hex())
+
+
+def bridge_name(datapath: Datapath) -> str:
+    """The bridge's name, which is that of its local port; raises UnavailableError if Ryu has not got its ports."""
+    local = (datapath.ports or {}).get(ofproto_v1_4.OFPP_LOCAL)
+    if local is None:
+        raise UnavailableError("the switch has no local port", field="datapath", value=str(datapath.address))
+    name: bytes | str = local.name
+    return name.rstrip(b"\0").decode() if isinstance(name, bytes) else name
+
+
+def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: bytes) -> Any:  # noqa: PLR0917 - Ryu's
+    """In the place of Ryu's parser for OpenFlow 1.4: None is a message that Ryu need not see."""
+    connection: Connection | None = getattr(datapath, _ATTRIBUTE, None)
+    if connection is not None and connection.take(kind, xid, raw):
+        return None
+    return ofproto_v1_4_parser.msg_parser(datapath, version, kind, length, xid, raw)
+
+
+def intercept() -> None:
+    """Put `_parse` before Ryu's parser; doing it again changes nothing."""
+    ofproto_parser.register_msg_parser(ofproto_v1_4.OFP_VERSION)(_parse)
