@@ -1,0 +1,204 @@
+"""A lab: Open vSwitch, a topology, the controller; and afterwards the machine as it was.
+
+    with Lab(Chain(n=4)) as lab:
+        lab.start_controller()
+        lab.delegate()
+        lab["a"].execute("ping", "-c", "1", lab.address("b"))
+
+The routers delegate from inside their namespaces, over a management network: a bridge of its own, where
+every router has an interface `mgmt0` and the host an address at which REST listens. Nothing but what the lab
+made is removed: Mininet's global clean-up is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from ipaddress import IPv4Network
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from mininet.log import setLogLevel
+from mininet.net import Mininet
+
+from topologies.control import Control
+from topologies.nodes import MARK, Guest, LabLink, LabSwitch
+from topologies.ovs import LabError, OpenVSwitch, run
+from topologies.plan import RoutedTopo, Station
+
+MANAGEMENT = "mgmt"
+DOCUMENTATION_NETS = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
+"""For the management network: reserved for documentation (RFC 5737), so nobody's in the outside world."""
+
+
+class Lab:
+    """A running topology. Needs root."""
+
+    def __init__(self, topo: RoutedTopo, ovs: OpenVSwitch | None = None) -> None:
+        if os.geteuid() != 0:
+            raise LabError("network namespaces and bridges need root")
+        self.topo = topo
+        self._given_ovs = ovs
+        self._stack = ExitStack()
+        self.prefix = f"f{secrets.token_hex(2)}"
+        self.control: Control | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.enter_context(_signals_as_exceptions())
+            self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-lab-")))
+            self.ovs = self._given_ovs or self._stack.enter_context(OpenVSwitch())
+            _sweep(self.ovs)
+            self._start_network()
+            for station in topo_order(self.topo):
+                self[station.name].set_up(self.topo, station)
+            self._start_management()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _start_network(self) -> None:
+        # Mininet raises the whole machine's limits before its first network; the lab leaves them alone.
+        Mininet.inited = True
+        setLogLevel("warning")
+        self.topo.addSwitch(MANAGEMENT)
+        for router in self.topo.routers():
+            self.topo.addLink(router.name, MANAGEMENT, intfName1="mgmt0", label2=f"{router.name}.m")
+        switch = partial(LabSwitch, ovs=self.ovs, prefix=self.prefix)
+        self.net = Mininet(switch=switch, host=Guest, link=LabLink, controller=None, topo=None)
+        self._stack.callback(self._stop_network)
+        self.net.topo = self.topo
+        self.net.build()
+        self.net.start()
+
+    def _stop_network(self) -> None:
+        bridges = [switch.bridge for switch in self.net.switches]
+        # Bridges first: Open vSwitch complains of ports whose devices vanish.
+        if bridges:
+            self.ovs.vsctl(*" -- ".join(f"--if-exists del-br {name}" for name in bridges).split())
+        self.net.stop()
+
+    def _start_management(self) -> None:
+        bridge, net = self.bridge(MANAGEMENT), _free_net()
+        self.management = str(net[1])
+        run("ip", "addr", "add", f"{self.management}/{net.prefixlen}", "dev", bridge)
+        run("ip", "link", "set", bridge, "up")
+        for n, router in enumerate(self.topo.routers()):
+            self[router.name].execute("ip", "addr", "add", f"{net[10 + n]}/{net.prefixlen}", "dev", "mgmt0")
+            self[router.name].execute("ip", "link", "set", "mgmt0", "up")
+
+    # Names
+
+    def __getitem__(self, station: str) -> Guest:
+        """The namespace of a host or router."""
+        guest = self.net.get(station)
+        assert isinstance(guest, Guest)
+        return guest
+
+    def bridge(self, name: str) -> str:
+        """The name that a topology's bridge has in Open vSwitch."""
+        return f"{self.prefix}{name}"
+
+    def port(self, station: str, number: int = 0) -> str:
+        """The bridge's end of a station's interface."""
+        return f"{self.prefix}{self.topo.stations[station].ports[number].label}"
+
+    def address(self, station: str, version: int = 4, number: int = 0) -> str:
+        """The first address of a station's interface."""
+        port = self.topo.stations[station].ports[number]
+        return port.address(version, port.subnets[0])
+
+    # The controller
+
+    def start_controller(self) -> Control:
+        """Start fsctl and wait until every bridge is connected and in step; again after `stop_controller`."""
+        if self.control is None:
+            self.control = Control(self.directory, self._config(), self.management, self.ovs)
+            self._stack.callback(self.control.stop)
+        self.control.start()
+        return self.control
+
+    def _config(self) -> dict[str, Any]:
+        routers = {}
+        for router in self.topo.routers():
+            interfaces = {
+                port.name: {
+                    "bridge": self.bridge(port.bridge),
+                    "port": f"{self.prefix}{port.label}",
+                    "mac": port.mac,
+                    "mtu": port.mtu,
+                    "addresses": list(port.addresses()),
+                }
+                for port in router.ports
+            }
+            routers[router.name] = {"interfaces": interfaces}
+        return {"bridges": [self.bridge(name) for name in self.topo.managed], "routers": routers}
+
+    def delegate(self, *routers: str) -> None:
+        """These routers (all, if none is named) delegate all that they route, each from its own namespace."""
+        for router in self._chosen(routers):
+            self.request(router.name, "PUT", f"/v1/routers/{router.name}/flows", {"flows": self.topo.flows(router)})
+
+    def withdraw(self, *routers: str) -> None:
+        """These routers (all, if none is named) take everything back."""
+        for router in self._chosen(routers):
+            self.request(router.name, "DELETE", f"/v1/routers/{router.name}/flows")
+
+    def _chosen(self, names: tuple[str, ...]) -> list[Station]:
+        return [s for s in self.topo.routers() if not names or s.name in names]
+
+    def request(self, router: str, method: str, path: str, body: Any = None) -> Any:
+        """A REST call by a router, with its own token, from inside its namespace."""
+        if self.control is None:
+            raise LabError("the controller has not been started")
+        answer = self[router].execute(*self.control.command(method, path, router), stdin=json.dumps(body))
+        return json.loads(answer)
+
+
+def topo_order(topo: RoutedTopo) -> list[Station]:
+    """Hosts first, so that a router's first packet finds everybody."""
+    return sorted(topo.stations.values(), key=lambda s: s.is_router)
+
+
+def _free_net() -> IPv4Network:
+    """One that this machine has no route into: an address there disturbs nobody."""
+    routes = json.loads(run("ip", "-j", "-4", "route", "show", "table", "all"))
+    used = [IPv4Network(r["dst"], strict=False) for r in routes if r["dst"] not in ("default", "0.0.0.0/0")]
+    for text in DOCUMENTATION_NETS:
+        net = IPv4Network(text)
+        if not any(net.overlaps(other) for other in used):
+            return net
+    raise LabError(f"all of {', '.join(DOCUMENTATION_NETS)} are in use on this machine")
+
+
+def _sweep(ovs: OpenVSwitch) -> None:
+    """Remove the bridges of labs that were killed: those whose process is gone."""
+    table = ovs.vsctl("-f", "json", "--columns", "name,external_ids", "list", "bridge")
+    for name, (_, pairs) in json.loads(table)["data"]:
+        pid = dict(pairs).get(MARK)
+        if pid is not None and not Path(f"/proc/{pid}").exists():
+            ovs.vsctl("--if-exists", "del-br", name)
+
+
+class _signals_as_exceptions:  # noqa: N801 - reads as a statement
+    """SIGTERM ends the `with` block in order, as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._raise)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    @staticmethod
+    def _raise(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
