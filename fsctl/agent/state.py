@@ -1,0 +1,140 @@
+"""The kernel's state as the agent knows it, and which prefixes a change of it can touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Rule, Value
+from fsctl.agent.rib import Rib, Sorted
+from fsctl.fib import Key
+from fsctl.model import BITS, IPV4, IPV6
+
+VERSIONS = (IPV4, IPV6)
+USABLE_STATES = frozenset({"reachable", "stale", "delay", "probe", "permanent"})
+"""NUD_VALID without NUD_NOARP: the kernel sends to the MAC address it has (include/net/neighbour.h)."""
+
+Place = tuple[int, Key]
+"""(IP version, prefix)."""
+
+
+def usable_mac(neigh: Neigh | None) -> int | None:
+    """The MAC address that the kernel would send to now."""
+    return neigh.mac if neigh is not None and neigh.state in USABLE_STATES else None
+
+
+def host_place(version: int, value: int) -> Place:
+    """The prefix that holds one address."""
+    return version, value << 8 | BITS[version]
+
+
+class State:
+    """Mutable. `apply` and `replace_all` return the places to decide anew; None: every place."""
+
+    def __init__(self) -> None:
+        self.ribs = {v: Rib(v) for v in VERSIONS}
+        self.links: dict[int, Link] = {}
+        self.addrs: set[Addr] = set()
+        self.nexthops: dict[int, Nexthop] = {}
+        self.neighs: dict[NeighKey, Neigh] = {}
+        self.rules: set[Rule] = set()
+        self.own: dict[Place, int] = {}
+        """The router's own addresses, and on how many interfaces each is."""
+        self.hosts: dict[Place, set[int]] = {}
+        """Addresses with a usable neighbour entry, and on which interfaces."""
+        self.host_order = {v: Sorted() for v in VERSIONS}
+        self.links_changed = False
+
+    def apply(self, event: Event) -> Iterable[Place | NeighKey | int] | None:
+        """Take one event in. What changed: places, neighbours, next-hop objects; None: anything may have."""
+        value, gone = event.value, event.gone
+        if isinstance(value, Route):
+            return self._apply_route(event, value)
+        if isinstance(value, Neigh):
+            return self._apply_neigh(value, gone)
+        if isinstance(value, Link):
+            return self._apply_link(value, gone)
+        if isinstance(value, Nexthop):
+            if gone:
+                self.nexthops.pop(value.id, None)
+            else:
+                self.nexthops[value.id] = value
+            return (value.id,)
+        if isinstance(value, Addr):
+            return self._apply_addr(value, gone)
+        (self.rules.discard if gone else self.rules.add)(value)
+        return ()
+
+    def _apply_route(self, event: Event, route: Route) -> Iterable[Place]:
+        rib = self.ribs[route.version]
+        news = rib.remove(route) if event.gone else rib.add(route, in_place=event.replace)
+        if not news:
+            return ()
+        if route.table == LOCAL and route.key & 0xFF < BITS[route.version]:
+            return [(route.version, key) for key in rib.inside(route.key)]
+        return ((route.version, route.key),)
+
+    def _apply_link(self, link: Link, gone: bool) -> Iterable[Place] | None:
+        if (None if gone else link) == self.links.get(link.index):
+            return ()
+        if gone:
+            del self.links[link.index]
+        else:
+            self.links[link.index] = link
+        self.links_changed = True
+        return None
+
+    def _apply_addr(self, addr: Addr, gone: bool) -> Iterable[Place]:
+        if (addr in self.addrs) != gone:
+            return ()
+        (self.addrs.discard if gone else self.addrs.add)(addr)
+        place = host_place(addr.version, addr.value)
+        self.own[place] = self.own.get(place, 0) + (-1 if gone else 1)
+        if not self.own[place]:
+            del self.own[place]
+        return (place,)
+
+    def _apply_neigh(self, neigh: Neigh, gone: bool) -> Iterable[Place | NeighKey]:
+        key, old = neigh.key, self.neighs.get(neigh.key)
+        if gone:
+            self.neighs.pop(key, None)
+        else:
+            self.neighs[key] = neigh
+        mac = None if gone else usable_mac(neigh)
+        if mac == usable_mac(old):
+            return ()
+        place = host_place(neigh.version, neigh.value)
+        there = self.hosts.setdefault(place, set())
+        (there.discard if mac is None else there.add)(neigh.index)
+        if there:
+            self.host_order[neigh.version].add(place[1])
+        else:
+            del self.hosts[place]
+            self.host_order[neigh.version].discard(place[1])
+        return (place, key)
+
+    def replace_routes(self, version: int, routes: Iterable[Route]) -> Iterable[Place] | None:
+        """All routes of one IP version, as a dump has them."""
+        changed = self.ribs[version].replace_all(routes)
+        if any(key & 0xFF < BITS[version] and self.ribs[version].is_local(key) for key in changed):
+            return None
+        return [(version, key) for key in changed]
+
+    def missing(self, kind: type[Value], fresh: set[Value]) -> list[Value]:
+        """The values of one kind that a dump no longer has (and does not replace by another of the same identity)."""
+        there: dict[type[Value], Iterable[Value]] = {
+            Link: self.links.values(),
+            Addr: self.addrs,
+            Nexthop: self.nexthops.values(),
+            Neigh: self.neighs.values(),
+            Rule: self.rules,
+        }
+        identities = {_identity(v) for v in fresh}
+        return [v for v in there[kind] if _identity(v) not in identities]
+
+
+def _identity(value: Value) -> object:
+    if isinstance(value, Link):
+        return value.index
+    if isinstance(value, Nexthop):
+        return value.id
+    return value.key if isinstance(value, Neigh) else value

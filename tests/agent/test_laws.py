@@ -1,0 +1,217 @@
+"""Laws of the fold, over random histories of a kernel.
+
+A history is legal (no kernel sends two routes for one slot without saying replace, nor deletes what is not
+there); it is then told whole, split, squashed, duplicated, and as a dump in any order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsctl.agent.events import LOCAL, Event, Link, Neigh, Nexthop, Route, Value
+from fsctl.agent.fib import Fold
+
+from .kernel import ETH0, ETH1, ETH2, KNOWN, MACS, addr, host, leg, link, neigh, route
+from .oracle import Kernel, lookup
+
+PREFIXES = [
+    *("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.1.1.128/25", "10.1.1.9/32", "10.2.0.0/16"),
+    *("169.254.0.0/16", "::/0", "fd00::/8", "fd01::/64", "fd01::9/128", "fe80::/64"),
+]
+ADDRESSES = [
+    "10.1.1.9",
+    "10.1.1.129",
+    "10.1.2.3",
+    "10.2.0.1",
+    "10.3.0.1",
+    "9.9.9.9",
+    "fd01::9",
+    "fd01::a",
+    "fd02::1",
+    "2001:db8::1",
+]
+MACS_THERE = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"]
+
+links = st.builds(
+    lambda i, up, mtu, master: link(i, up=up, mtu=mtu, master=master),
+    st.sampled_from([ETH0, ETH1, ETH2]),
+    st.sampled_from([True, True, True, False]),
+    st.sampled_from([1500, 1400]),
+    st.sampled_from([0, 0, 0, 9]),
+)  # fmt: skip
+neighs = st.builds(
+    neigh, st.sampled_from([ETH0, ETH1, ETH2]), st.sampled_from(ADDRESSES), st.sampled_from(MACS_THERE),
+    st.sampled_from(["reachable", "reachable", "stale", "failed"]),
+)  # fmt: skip
+
+
+def gateways(version: int) -> st.SearchStrategy[str | None]:
+    return st.sampled_from([None, *(a for a in ADDRESSES if host(a).version == version)])
+
+
+@st.composite
+def legs(draw: Any, version: int) -> Any:
+    flag = draw(st.sampled_from([{}, {}, {}, {"encap": True}, {"dead": True}]))
+    return leg(draw(st.sampled_from([ETH0, ETH1, ETH1, ETH2])), draw(gateways(version)), **flag)
+
+
+@st.composite
+def routes(draw: Any) -> Route:
+    dst = draw(st.sampled_from(PREFIXES))
+    version = 6 if ":" in dst else 4
+    table = draw(st.sampled_from([254] * 5 + [LOCAL]))
+    kind = draw(st.sampled_from(["unicast"] * 5 + ["blackhole", "throw"])) if table != LOCAL else "local"
+    nhid = draw(st.sampled_from([0, 0, 1, 2, 3])) if kind == "unicast" else 0
+    ways = () if nhid or kind != "unicast" else tuple(draw(st.lists(legs(version), min_size=1, max_size=2)))
+    return route(
+        dst, *ways, table=table, kind=kind, nhid=nhid, metric=draw(st.sampled_from([0, 100])),
+        tos=draw(st.sampled_from([0] * 6 + [16])), mtu=draw(st.sampled_from([0] * 5 + [1400])),
+        special=draw(st.sampled_from([""] * 8 + ["from"])),
+    )  # fmt: skip
+
+
+nexthops = st.one_of(
+    st.builds(Nexthop, st.sampled_from([1, 2]), legs(4)),
+    st.builds(lambda: Nexthop(2, blackhole=True)),
+    st.builds(lambda members: Nexthop(3, group=tuple(members)), st.lists(st.sampled_from([1, 2]), min_size=1, max_size=2)),
+)
+addrs = st.builds(
+    addr, st.sampled_from([ETH0, ETH1]), st.sampled_from(["10.1.1.1/24", "10.2.0.1/16", "fd01::9/64", "10.3.0.1/32"])
+)
+wishes = st.lists(st.tuples(st.one_of(links, neighs, routes(), routes(), routes(), nexthops, addrs), st.booleans()), max_size=40)
+
+
+@dataclass
+class History:
+    """Turns wishes into what a kernel would say, and keeps the state it would be in."""
+
+    kernel: Kernel = field(default_factory=lambda: Kernel(KNOWN))
+    events: list[Event] = field(default_factory=list)
+
+    def wish(self, value: Value, remove: bool) -> None:
+        if isinstance(value, Route):
+            self._route(value, remove)
+            return
+        k = self.kernel
+        if isinstance(value, (Link, Neigh, Nexthop)):
+            at: dict[Any, Any] = {Link: k.links, Neigh: k.neighs, Nexthop: k.nexthops}[type(value)]
+            key = tuple(value.key) if isinstance(value, Neigh) else value.id if isinstance(value, Nexthop) else value.index
+            if remove and key in at:
+                self.events.append(Event(at.pop(key), gone=True))
+            elif not remove:
+                at[key] = value
+                self.events.append(Event(value))
+        elif remove and value in k.addrs:
+            k.addrs.discard(value)  # type: ignore[arg-type]
+            self.events.append(Event(value, gone=True))
+        elif not remove:
+            k.addrs.add(value)  # type: ignore[arg-type]
+            self.events.append(Event(value))
+
+    def _route(self, value: Route, remove: bool) -> None:
+        same = [r for r in self.kernel.routes if (r.version, r.key, r.slot) == (value.version, value.key, value.slot)]
+        for old in same:
+            self.kernel.routes.remove(old)
+        if not remove:
+            self.kernel.routes.append(value)
+            self.events.append(Event(value, replace=bool(same)))
+        elif same:
+            self.events.append(Event(same[0], gone=True))
+
+    def final(self) -> list[Event]:
+        """What a dump would say."""
+        k = self.kernel
+        return [Event(v) for v in [*k.links.values(), *k.neighs.values(), *k.nexthops.values(), *k.addrs, *k.routes]]
+
+
+def history(of: list[tuple[Value, bool]]) -> History:
+    made = History()
+    for index in MACS:
+        made.wish(link(index), False)
+    for value, remove in of:
+        made.wish(value, remove)
+    return made
+
+
+def fib(fold: Fold) -> dict[Any, Any]:
+    return {part: entries for part, entries in fold.fib.items() if entries}
+
+
+def told(batches: list[list[Event]]) -> Fold:
+    fold = Fold(KNOWN)
+    for batch in batches:
+        for event in batch:
+            fold.apply(event)
+        fold.settle()
+    return fold
+
+
+def split(events: list[Event], seed: int) -> Iterator[list[Event]]:
+    rng, left = random.Random(seed), list(events)
+    while left:
+        n = rng.randint(1, 5)
+        yield left[:n]
+        left = left[n:]
+
+
+@settings(max_examples=300, deadline=None)
+@given(wishes)
+def test_fib_says_what_the_kernel_would_do(of: list[tuple[Value, bool]]) -> None:
+    made = history(of)
+    delegations = list(told([made.events]).delegations())
+    for text in ADDRESSES:
+        version, value = host(text)
+        expected = made.kernel.answer(version, value)
+        for index in (ETH0, ETH1):
+            there = made.kernel.links.get(index)
+            usable = there is not None and there.up and not there.master
+            assert lookup(delegations, KNOWN[MACS[index]], version, value) == (expected if usable else None), text
+
+
+@settings(max_examples=300, deadline=None)
+@given(wishes, st.integers(0, 1000))
+def test_split_squashed_duplicated_dumped_in_any_order_give_one_fib(of: list[tuple[Value, bool]], seed: int) -> None:
+    made = history(of)
+    truth = fib(told([made.events]))
+    assert fib(told(list(split(made.events, seed)))) == truth, "split"
+    assert fib(told([[e] for e in made.events for _ in (1, 2)])) == truth, "duplicated"
+    shuffled = made.final()
+    assert fib(told([list(reversed(shuffled))])) == truth, "reversed"
+    random.Random(seed).shuffle(shuffled)
+    assert fib(told(list(split(shuffled, seed)))) == truth, "squashed"
+
+
+@settings(max_examples=300, deadline=None)
+@given(wishes, st.integers(0, 1000))
+def test_settling_step_by_step_equals_recomputing_all(of: list[tuple[Value, bool]], seed: int) -> None:
+    fold, mirror = Fold(KNOWN), dict[Any, Any]()
+    for batch in split(history(of).events, seed):
+        for event in batch:
+            fold.apply(event)
+        for part, key, verdict in fold.settle():
+            mirror[part, key] = verdict
+        again = Fold(KNOWN, state=fold.state)
+        again.settle()
+        assert fib(again) == fib(fold)
+    now = {(part, key): v for part, entries in fold.fib.items() for key, v in entries.items()}
+    assert {k: v for k, v in mirror.items() if v is not None} == now
+
+
+@settings(max_examples=200, deadline=None)
+@given(wishes, wishes)
+def test_mark_and_sweep_repairs_anything(of: list[tuple[Value, bool]], instead: list[tuple[Value, bool]]) -> None:
+    """The messages of another history, then a dump: as if the dump had been all."""
+    made, fold = history(of), told([history(instead).events])
+    for kind in (Link, Nexthop, Neigh):
+        fold.resync(kind, [e.value for e in made.final() if isinstance(e.value, kind)])
+    fold.resync(type(addr(1, "10.0.0.1/8")), made.kernel.addrs)
+    for version in (4, 6):
+        fold.resync(Route, [r for r in made.kernel.routes if r.version == version], version)
+    fold.settle()
+    assert fib(fold) == fib(told([made.final()]))
