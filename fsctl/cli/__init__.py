@@ -1,0 +1,7 @@
+"""The command line: `fsctl serve | status | flows | rules | walk | token | demo`."""
+
+from __future__ import annotations
+
+from fsctl.cli.main import main
+
+__all__ = ["main"]

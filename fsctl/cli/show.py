@@ -1,0 +1,113 @@
+"""JSON answers as tables and lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fsctl.cli.output import Output
+from fsctl.client import WriteAnswer
+
+Json = Mapping[str, Any]
+
+
+def status(output: Output, reasons: Sequence[str], routers: Sequence[Json], bridges: Sequence[Json] | None) -> None:
+    """Readiness, then bridges and routers."""
+    if not reasons:
+        output.line("ready: every bridge is connected and in step", "green")
+    for reason in reasons:
+        output.line(f"not ready: {reason}", "yellow")
+    if bridges is not None:
+        output.line("")
+        columns = ("BRIDGE", "CONNECTED", "IN STEP", "RULES>", "GROUPS>", "LINKS")
+        rows: list[tuple[object, ...]] = [
+            (b["name"], _yes(b["connected"]), _yes(b["in_step"]), b["rules"], b["groups"], ", ".join(b["links"]) or "-")
+            for b in bridges
+        ]
+        output.table(columns, rows, empty="no bridges")
+        for bridge in bridges:
+            for warning in bridge["warnings"]:
+                output.line(f"{bridge['name']}: {warning}", "yellow")
+    output.line("")
+    rows = [_interface_row(r, name, i) for r in routers for name, i in r["interfaces"].items()]
+    columns = ("ROUTER", "FLOWS>", "INTERFACE", "BRIDGE", "PORT", "MAC", "MTU>", "ADDRESSES", "STATE")
+    output.table(columns, rows, empty="no routers")
+
+
+def _interface_row(router: Json, name: str, interface: Json) -> tuple[object, ...]:
+    state = "up" if interface["up"] else f"down: {interface['why_down']}" if interface["why_down"] else "down"
+    mac, addresses = interface["mac"] or "-", ", ".join(interface["addresses"]) or "-"
+    place = (name, interface["bridge"], interface["port"] or "-", mac, interface["mtu"], addresses)
+    return (router["name"], f"{router['flows']}/{router['max_flows']}", *place, state)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def flows(output: Output, flows: Sequence[Json]) -> None:
+    """One delegation a line."""
+    columns = ("MATCH", "VERDICT", "STATE", "HOPS>", "PACKETS>", "BYTES>", "REASON")
+    rows = []
+    for flow in flows:
+        state = flow["status"]
+        counts = (state["hops"], state["packets"], state["bytes"])
+        rows.append((match_text(flow["match"]), verdict_text(flow), state["state"], *counts, state["reason"]))
+    output.table(columns, rows, empty="no delegations")
+
+
+def match_text(match: Json) -> str:
+    """`eth0 10.0.2.0/24`, `eth0 tcp 10.0.1.7:40000 > 10.0.2.5:80`, with `from MAC` where a sender is named."""
+    dst = match.get("ipv4_dst") or match.get("ipv6_dst")
+    src = match.get("ipv4_src") or match.get("ipv6_src")
+    text = f"{match['in']} {dst}"
+    if src is not None:
+        protocol = "tcp" if "tcp_src" in match else "udp"
+        text = f"{match['in']} {protocol} {src}:{match[protocol + '_src']} > {dst}:{match[protocol + '_dst']}"
+    return f"{text} from {match['eth_src']}" if "eth_src" in match else text
+
+
+def verdict_text(flow: Json) -> str:
+    """`eth1 02:00:00:00:00:0b`, punt or drop."""
+    return f"{flow['out']} {flow['set']['eth_dst']}" if flow["action"] == "forward" else str(flow["action"])
+
+
+def rules(output: Output, rules: Sequence[Json]) -> None:
+    """One rule a line, and under it the delegations that it stands for."""
+    if not rules:
+        output.line("no rules")
+    for rule in rules:
+        output.line(f"{rule['bridge']}: {rule['text']}", "bold")
+        output.line(f"    {rule['packets']} packets, {rule['bytes']} bytes; {_chain(rule)}")
+
+
+def _chain(rule: Json) -> str:
+    hops = [f"{hop['router']} {match_text(hop['match'])} -> {verdict_text(hop)}" for hop in rule["chain"]]
+    return "collapsed from " + ", then ".join(hops) if hops else "no delegation"
+
+
+def walk(output: Output, packet: Json, report: Json) -> None:
+    """The packet, each hop, how it ends, and what does it."""
+    dst = packet.get("ipv4_dst") or packet.get("ipv6_dst")
+    output.line(f"{packet['bridge']} port {packet['in_port']}: to {dst} at {packet['eth_dst']}")
+    for number, hop in enumerate(report["hops"], start=1):
+        flow = hop["delegation"]
+        decided = "no delegation" if flow is None else f"{match_text(flow['match'])} -> {verdict_text(flow)}"
+        output.line(f"{number:3}  {hop['router']}.{hop['interface']}: {decided}")
+    final = report["final"]
+    style = {"bridged": "green", "dropped": "red"}.get(report["end"], "yellow")
+    output.line(f"{report['end']}: {report['reason']}", style)
+    if report["end"] == "bridged":
+        output.line(f"     on {final['bridge']} from {final['eth_src']} to {final['eth_dst']}, ttl {final['ttl']}")
+    if report["rule"] is not None:
+        output.line(f"rule {report['rule']['bridge']}: {report['rule']['text']}")
+
+
+def written(output: Output, answer: WriteAnswer) -> None:
+    """One line, and one more for everything that is not as it shall be."""
+    counts = ", ".join(f"{answer[name]} {name}" for name in ("added", "changed", "removed", "unchanged"))
+    output.line(f"revision {answer['revision']}: {counts}")
+    for failure in answer["failed"]:
+        output.line(f"refused by {failure['bridge']}: {match_text(failure['match'])}: {failure['error']}", "red")
+    if answer["waiting_for"]:
+        output.note(f"not connected now: {', '.join(answer['waiting_for'])}; the rules follow when they are")

@@ -1,0 +1,233 @@
+"""The REST client, shared by the command line and the agent.
+
+Answers are JSON as docs/rest.md shows it; a problem+json answer becomes the exception of `fsctl.errors` that it
+was on the other side. Reads are tried again when the connection fails; writes never are: who writes decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypedDict, cast
+from urllib.parse import quote, urlsplit
+
+import urllib3
+from urllib3.util import Retry, Timeout
+
+from fsctl.errors import ConfigError, FsctlError, InvalidError, StoreError, SwitchError, UnavailableError
+
+Json = dict[str, Any]
+DEFAULT_URL = "http://127.0.0.1:8080"
+PROBLEM_PREFIX = "urn:fsctl:problem:"
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+"""More than the server waits for its switches (30 s), so that its answer comes first."""
+
+
+class UnreachableError(UnavailableError):
+    """Nobody answers at the URL, or not with HTTP."""
+
+
+class WriteFailure(TypedDict):
+    """A flow whose rule a switch refused."""
+
+    match: Json
+    bridge: str
+    error: str
+
+
+class WriteAnswer(TypedDict):
+    """What a write did; `waiting_for` names bridges that get their rules when they connect."""
+
+    revision: int
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    failed: list[WriteFailure]
+    waiting_for: list[str]
+
+
+class Client:
+    """One fsctl, reached at `url` with a router's or the administrator's `token`.
+
+    `ca_file`: a PEM file to check the server's certificate with, beside https. All methods raise the errors of
+    `fsctl.errors`, `UnreachableError` where nobody answers.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        ca_file: str | None = None,
+        timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InvalidError("expected http://HOST:PORT or https://HOST:PORT", field="url", value=url)
+        self.url = url.rstrip("/")
+        self._headers = {"Accept": "application/json, application/problem+json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
+        self._pool = urllib3.PoolManager(timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s), **options)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._pool.clear()
+
+    # --- routers and their flows ----------------------------------------------------------------------
+
+    def routers(self) -> list[Json]:
+        """All routers; with a router's token that one."""
+        return list(self._get("/v1/routers")["routers"])
+
+    def router(self, router: str) -> Json:
+        return self._get(_path("v1", "routers", router))
+
+    def flows(self, router: str, state: str | None = None) -> list[Json]:
+        """The router's flows with their status; `state` picks installed, slow_path or refused ones."""
+        query = {} if state is None else {"state": state}
+        return list(self._get(_flows(router), query)["flows"])
+
+    def put_flows(self, router: str, flows: Sequence[Mapping[str, Any]], *, wait: bool = True) -> WriteAnswer:
+        """Replace the router's whole FIB. Without `wait`: do not wait for the switches."""
+        return self._write("PUT", _flows(router), {"flows": list(flows)}, wait)
+
+    def patch_flows(
+        self,
+        router: str,
+        add: Sequence[Mapping[str, Any]] = (),
+        remove: Sequence[Mapping[str, Any]] = (),
+        *,
+        wait: bool = True,
+    ) -> WriteAnswer:
+        """Set the flows in `add`, remove those whose matches are in `remove`, at once."""
+        return self._write("PATCH", _flows(router), {"add": list(add), "remove": list(remove)}, wait)
+
+    def delete_flows(self, router: str, *, wait: bool = True) -> WriteAnswer:
+        """Remove all flows of the router."""
+        return self._write("DELETE", _flows(router), None, wait)
+
+    def change_interface(
+        self,
+        router: str,
+        interface: str,
+        *,
+        addresses: Sequence[str] | None = None,
+        mtu: int | None = None,
+        wait: bool = True,
+    ) -> WriteAnswer:
+        """Say which addresses (10.0.1.254/24) and which MTU an interface has; None leaves a value as it is."""
+        body = {name: value for name, value in (("addresses", addresses), ("mtu", mtu)) if value is not None}
+        return self._write("PATCH", _path("v1", "routers", router, "interfaces", interface), body, wait)
+
+    # --- what the administrator may ask ---------------------------------------------------------------
+
+    def bridges(self) -> list[Json]:
+        return list(self._get("/v1/bridges")["bridges"])
+
+    def rules(self, bridge: str | None = None) -> list[Json]:
+        """The installed rules of the flow switch, all or one bridge's."""
+        return list(self._get("/v1/rules", {} if bridge is None else {"bridge": bridge})["rules"])
+
+    def walk(self, packet: Mapping[str, Any]) -> Json:
+        """Explain what happens to a packet."""
+        return self.call("POST", "/v1/walk", packet)
+
+    # --- everybody ------------------------------------------------------------------------------------
+
+    def is_alive(self) -> bool:
+        """Whether fsctl answers at all; raises UnreachableError where not."""
+        return bool(self._get("/healthz")["status"] == "ok")
+
+    def not_ready(self) -> list[str]:
+        """Why not every bridge is connected and in step; empty when all are."""
+        response = self._send("GET", "/readyz", None, {})
+        if response.status == UnavailableError.status:
+            return [str(reason) for reason in _json(response).get("reasons", ["not ready"])]
+        _raise_for(response)
+        return []
+
+    # --- transport ------------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None) -> Json:
+        """Any call by its path; the JSON object that it answers."""
+        response = self._send(method, path, body, query or {})
+        _raise_for(response)
+        return _json(response)
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        return self.call("GET", path, None, query)
+
+    def _write(self, method: str, path: str, body: Any, wait: bool) -> WriteAnswer:
+        return cast(WriteAnswer, self.call(method, path, body, {} if wait else {"wait": "no"}))
+
+    def _send(self, method: str, path: str, body: Any, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        query_text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+        url = f"{self.url}{path}{'?' + query_text if query_text else ''}"
+        tries = 2 if method == "GET" else 0
+        retries = Retry(connect=tries, read=tries, status=0, redirect=0, other=0, backoff_factor=0.2)
+        headers, data = dict(self._headers), None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body, separators=(",", ":")).encode()
+        try:
+            return self._pool.request(method, url, body=data, headers=headers, retries=retries)
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            cause = getattr(e, "reason", None) or e
+            raise UnreachableError(f"no answer from {self.url}: {_words(cause)}") from e
+
+
+def _path(*segments: str) -> str:
+    return "/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _flows(router: str) -> str:
+    return _path("v1", "routers", router, "flows")
+
+
+def _words(cause: object) -> str:
+    """urllib3 puts objects before its words: `HTTPConnection(host=..., port=...): Failed to ...`."""
+    return str(cause).rpartition(">: ")[2].rpartition("): ")[2]
+
+
+def _json(response: urllib3.BaseHTTPResponse) -> Json:
+    try:
+        value = json.loads(response.data)
+    except ValueError as e:
+        raise UnreachableError(f"the answer is not fsctl's: status {response.status}, no JSON") from e
+    if not isinstance(value, dict):
+        raise UnreachableError(f"the answer is not fsctl's: status {response.status}, no JSON object")
+    return value
+
+
+def _raise_for(response: urllib3.BaseHTTPResponse) -> None:
+    """Raise what an answer other than 2xx says."""
+    if response.status in range(200, 300):
+        return
+    problem = _json(response)
+    slug = str(problem.get("type", "")).removeprefix(PROBLEM_PREFIX)
+    detail = str(problem.get("detail") or problem.get("title") or f"status {response.status}")
+    known = _BY_SLUG.get(slug) or _BY_STATUS.get(response.status, FsctlError)
+    raise known(detail, field=problem.get("field"), value=problem.get("value"))
+
+
+def _kinds(root: type[FsctlError]) -> Iterator[type[FsctlError]]:
+    """All errors that can come over the wire: those that are made of detail, field and value alone."""
+    yield root
+    for kind in root.__subclasses__():
+        if kind not in (ConfigError, SwitchError, UnreachableError):
+            yield from _kinds(kind)
+
+
+_BY_SLUG = {kind.slug: kind for kind in _kinds(FsctlError)}
+_BY_STATUS = {kind.status: kind for kind in _kinds(FsctlError) if kind not in (FsctlError, StoreError)}
