@@ -23,7 +23,18 @@ from fsctl.inventory import Inventory
 from fsctl.model import Forward, Network, Packet
 from fsctl.pipeline import Layout
 from fsctl.runtime import Runtime
-from fsctl.status import BridgeStatus, FlowStatus, InterfaceChange, OvsdbView, Port, RuleStatus, WalkReport, Write, WriteResult
+from fsctl.status import (
+    BridgeStatus,
+    FlowStatus,
+    InterfaceChange,
+    OvsdbView,
+    Port,
+    RuleStatus,
+    Ticket,
+    WalkReport,
+    Write,
+    WriteResult,
+)
 from fsctl.store import Store
 from fsctl.views import Views
 from fsctl.writes import Pending, differences, failures_of
@@ -91,14 +102,14 @@ class Controller:
 
     # --- status.Backend ------------------------------------------------------------------------------
 
-    def write(self, write: Write) -> Pending:
+    def write(self, write: Write) -> Ticket:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
         ticket = Pending(self._runtime)
         self._do(lambda: self._write(write, ticket))
         return ticket
 
-    def change_interface(self, change: InterfaceChange) -> Pending:
+    def change_interface(self, change: InterfaceChange) -> Ticket:
         """A router's addresses or MTU have changed."""
         if change.interface not in self.config.routers[self._router(change.router)].interfaces:
             raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
@@ -255,6 +266,7 @@ class Controller:
         except Exception as e:
             ticket.fail(UnavailableError(f"the change could not be carried out: {e}"))
             raise
+        ticket.committed(result)
         emissions = self.compiler.update({write.router: replaced}) if replaced else []
         changes = self.layout.apply(emissions)
         self.installer.apply(self.layout, changes)
@@ -295,7 +307,9 @@ class Controller:
             self.inventory.overrides[change.router, change.interface] = (addresses, mtu)
             ticket.fail(e)
             return
-        ticket.result = lambda: WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
+        result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
+        ticket.committed(result)
+        ticket.result = lambda: result
         self._waiting.append(ticket)
 
 

@@ -23,6 +23,8 @@ class Pending:
 
     def __init__(self, runtime: Runtime) -> None:
         self._done = runtime.event()
+        self._durable = runtime.event()
+        self._counts: WriteResult | None = None
         self._error: FsctlError | None = None
         self._answer: WriteResult | None = None
         self.result: Callable[[], WriteResult] | None = None
@@ -33,9 +35,24 @@ class Pending:
             self._answer = self.result()
         self._done.set()
 
+    def committed(self, counts: WriteResult) -> None:
+        """The write is durable; what the switches say of it comes later."""
+        self._counts = counts
+        self._durable.set()
+
     def fail(self, error: FsctlError) -> None:
         self._error = error
+        self._durable.set()
         self._done.set()
+
+    def stored(self, timeout: float | None = None) -> WriteResult:
+        """See `status.Ticket`."""
+        if not self._durable.wait(timeout):
+            raise UnavailableError("the controller is busy; the change is not stored yet")
+        if self._error is not None:
+            raise self._error
+        assert self._counts is not None
+        return self._counts
 
     def wait(self, timeout: float | None = None) -> WriteResult:
         """See `status.Ticket`."""

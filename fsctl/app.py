@@ -1,0 +1,165 @@
+"""The Ryu application: `FSCTL_CONFIG=fsctl.yaml ryu-manager fsctl.app`, or `fsctl serve`.
+
+Wiring only: configuration, store, OVSDB, controller, REST; every handler hands on what it gets.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+
+import eventlet
+import eventlet.wsgi
+
+from fsctl import compat
+
+compat.install()
+from ryu.base import app_manager  # noqa: E402 - Ryu's wsgi module needs what `compat` gives back
+from ryu.controller import ofp_event  # noqa: E402
+from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls  # noqa: E402
+from ryu.lib import hub  # noqa: E402
+from ryu.ofproto import ofproto_v1_4  # noqa: E402
+
+from fsctl import config as configuration  # noqa: E402
+from fsctl.controller import Controller  # noqa: E402
+from fsctl.errors import FsctlError  # noqa: E402
+from fsctl.northbound import Auth, make_app  # noqa: E402
+from fsctl.ovsdb import OvsdbLinks  # noqa: E402
+from fsctl.runtime import Event  # noqa: E402
+from fsctl.southbound import Southbound  # noqa: E402
+from fsctl.store import SqliteStore  # noqa: E402
+
+_LOG = logging.getLogger(__name__)
+BRIDGE_RETRY_S = 2.0
+
+
+class HubRuntime:
+    """`runtime.Runtime` on Ryu's green threads."""
+
+    def event(self) -> Event:
+        event: Event = hub.Event()
+        return event
+
+    def spawn(self, function: Callable[[], None]) -> Callable[[], None]:
+        thread = hub.spawn(function)
+        return lambda: hub.joinall([thread])
+
+    def pause(self) -> None:
+        hub.sleep(0)
+
+    def now(self) -> float:
+        return float(eventlet.hubs.get_hub().clock())
+
+
+class FsctlApp(app_manager.RyuApp):
+    """One fsctl controller."""
+
+    OFP_VERSIONS = [ofproto_v1_4.OFP_VERSION]  # noqa: RUF012 - Ryu's own way to say it
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            self.config = configuration.load(configuration.path_from(os.environ))
+            self.store = SqliteStore(self.config.store)
+            self.ovsdb = OvsdbLinks(self.config.ovsdb, sleep=hub.sleep)
+            self.fsctl = Controller(self.config, self.store, self.ovsdb, HubRuntime())
+            self._listener = _listen(self.config)
+        except FsctlError as e:
+            sys.exit(f"fsctl: {e}")
+        self._stopping = False
+        self._switches: dict[int, Southbound] = {}
+
+    def start(self) -> None:
+        """Ryu calls this once all applications are there."""
+        super().start()
+        self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
+        wsgi = make_app(self.fsctl, Auth.of(self.config))
+        self.threads += [
+            hub.spawn(self.fsctl.run),
+            hub.spawn(self.ovsdb.run, lambda: self._stopping),
+            hub.spawn(self._ensure_bridges),
+            hub.spawn(eventlet.wsgi.server, self._listener, wsgi, log_output=False, debug=False),
+        ]
+        _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.fsctl.stop()
+        super().stop()
+        self.store.close()
+
+    def _ensure_bridges(self) -> None:
+        """Set fail mode, controller and prefix tracking on every configured bridge, as they come."""
+        missing = list(self.config.bridges)
+        while not self.ovsdb.ready:
+            hub.sleep(BRIDGE_RETRY_S / 100)
+        self.fsctl.ovsdb_changed(self.ovsdb.view())
+        while missing:
+            for bridge in tuple(missing):
+                try:
+                    self.ovsdb.ensure_bridge(bridge, self.config.controller)
+                    missing.remove(bridge)
+                except FsctlError as e:
+                    _LOG.warning("bridge %s: %s; trying again", bridge, e)
+            if missing:
+                hub.sleep(BRIDGE_RETRY_S)
+
+    # --- OpenFlow ------------------------------------------------------------------------------------------
+
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
+    def _state_changed(self, event: ofp_event.EventOFPStateChange) -> None:
+        datapath = event.datapath
+        known = self._switches.pop(id(datapath), None)
+        if event.state == DEAD_DISPATCHER:
+            if known is not None:
+                known.close()
+                self.fsctl.switch_gone(known)
+            return
+        try:
+            switch = Southbound(datapath)
+            if switch.bridge not in self.config.bridges:
+                _LOG.info("bridge %s is not in %s: left alone", switch.bridge, self.config.file)
+                return
+            self._switches[id(datapath)] = switch
+            self.fsctl.switch_connected(switch, switch.ports(), datapath.id)
+        except FsctlError as e:
+            _LOG.warning("a switch at %s connected and is not used: %s", datapath.address, e)
+
+    @set_ev_cls(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
+    def _port_changed(self, event: ofp_event.EventOFPPortStatus) -> None:
+        switch = self._switches.get(id(event.msg.datapath))
+        if switch is None:
+            return
+        try:
+            self.fsctl.ports_changed(switch, switch.ports())
+        except FsctlError as e:
+            _LOG.warning("bridge %s: its ports have changed, and cannot be asked: %s", switch.bridge, e)
+
+
+def _listen(config: configuration.Config) -> eventlet.greenio.GreenSocket:
+    rest = config.rest
+    try:
+        listener = eventlet.listen((rest.host, rest.port), family=_family(rest.host), reuse_addr=True)
+    except OSError as e:
+        raise FsctlError(f"REST cannot listen on {rest.host}:{rest.port}: {e.strerror}") from e
+    if rest.tls_certificate is None:
+        return listener
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(rest.tls_certificate, rest.tls_key)
+    return eventlet.wrap_ssl(listener, server_side=True, certfile=rest.tls_certificate, keyfile=rest.tls_key)
+
+
+def _family(host: str) -> int:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def serve(config_path: str, ryu_arguments: Sequence[str] = ()) -> None:
+    """Run under ryu-manager until interrupted; `ryu_arguments` are its options (`--ofp-*`, ...)."""
+    from ryu.cmd import manager  # noqa: PLC0415 - it patches the standard library for eventlet as it is imported
+
+    os.environ[configuration.ENVIRONMENT_KEY] = config_path
+    manager.main(args=[*ryu_arguments, "fsctl.app"], prog="ryu-manager")
