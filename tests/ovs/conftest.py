@@ -32,6 +32,21 @@ def driver(ovs: Sandbox) -> Iterator[Driver]:
         ryu.stop()
 
 
+@pytest.fixture
+def driver_of() -> Iterator[Callable[[Sandbox], Driver]]:
+    """Ryu processes for sandboxes that a test starts by itself."""
+    started: list[Driver] = []
+
+    def start(sandbox: Sandbox) -> Driver:
+        started.append(Driver(sandbox))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for ryu in started:
+        ryu.stop()
+
+
 _numbers = itertools.count(1)
 
 

@@ -55,6 +55,11 @@ class Sandbox:
         self._daemons.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    @property
+    def switch_pid(self) -> int:
+        """ovs-vswitchd's process id."""
+        return self._daemons[-1].pid
+
     def _ctl(self, name: str) -> str:
         return str(self.directory / f"{name}.ctl")
 

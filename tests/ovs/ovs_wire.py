@@ -16,6 +16,7 @@ class Wire:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(20)
         self._socket.connect(str(path))
+        self._stream = self._socket.makefile("rb")
         self.xids = itertools.count(1)
         self.send(requests.hello(next(self.xids)))
         self.receive()
@@ -24,15 +25,15 @@ class Wire:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._stream.close()
         self._socket.close()
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
     def receive(self) -> bytes:
-        head = self._socket.recv(8, socket.MSG_WAITALL)
-        rest = int.from_bytes(head[2:4], "big") - 8
-        return head + (self._socket.recv(rest, socket.MSG_WAITALL) if rest else b"")
+        head = self._stream.read(8)
+        return head + self._stream.read(int.from_bytes(head[2:4], "big") - 8)
 
     def errors(self) -> dict[int, str]:
         """Errors about all that was sent so far, by xid."""

@@ -1,0 +1,232 @@
+"""Southbound on a real switch, through a real Ryu process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from ovs_driver import Driver
+from ovs_sandbox import Sandbox
+from ovs_wire import Wire
+
+from fsctl.errors import UnavailableError
+from fsctl.openflow import bundle_add, bundle_control, const, flow_mod, ovs_ofctl_text
+from fsctl.reconcile import diff
+from fsctl.rules import (
+    FLOW_SWITCH,
+    Action,
+    CheckLarger,
+    DecTtl,
+    Field,
+    GotoTable,
+    GroupChange,
+    Normal,
+    Output,
+    Resubmit,
+    Rule,
+    RuleChange,
+    RuleKey,
+    RuleTable,
+    SetField,
+    ToGroup,
+)
+
+pytestmark = pytest.mark.ovs
+
+IP = Field("eth_type", 0x0800)
+ROUTER = Field("eth_dst", 0x0200_0000_0101)
+NORMAL: tuple[Action, ...] = (Normal(),)
+
+
+@pytest.fixture
+def connected(driver: Driver, bridge: str) -> str:
+    driver.connect(bridge)
+    return bridge
+
+
+def key(n: int, length: int = 24) -> RuleKey:
+    """The n-th /24 below 10/8, as a rule of the flow switch."""
+    mask = ((1 << length) - 1) << (32 - length)
+    return RuleKey(FLOW_SWITCH, 1000 + 2 * length, (ROUTER, IP, Field("ipv4_dst", (10 << 24) + (n << 8), mask)))
+
+
+def table(count: int, group: int = 1) -> RuleTable:
+    rules: dict[RuleKey, tuple[Action, ...]] = {key(n): (ToGroup(group),) for n in range(count)}
+    rules[RuleKey(0, 1, ())] = NORMAL
+    rules[RuleKey(0, 3, (ROUTER, IP))] = (GotoTable(1),)
+    rules[RuleKey(1, 0, ())] = NORMAL
+    bucket = (DecTtl(2), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01), Output(2))
+    return RuleTable(rules, {group: bucket})
+
+
+def reconcile(driver: Driver, bridge: str, desired: RuleTable) -> None:
+    assert driver.apply(bridge, diff(desired, driver.dump(bridge)[0], bridge).changes) == []
+
+
+def test_from_nothing_to_something_to_something_else(driver: Driver, connected: str) -> None:
+    for desired in (table(50), table(20, group=2), RuleTable(), table(3)):
+        reconcile(driver, connected, desired)
+        installed, foreign = driver.dump(connected)
+        assert (installed, foreign) == (desired, [])
+        assert not diff(desired, installed, connected)
+
+
+def test_rules_of_others_are_shown_and_left_alone(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    ovs.ofctl("add-flow", connected, "cookie=0x7,priority=100,ip,nw_ttl=9,actions=drop")
+    ovs.ofctl("add-group", connected, "group_id=1,type=all,bucket=actions=output:1")
+    reconcile(driver, connected, table(5))
+    assert driver.dump(connected)[1] == ["cookie=0x7,table=0,priority=100,ip,nw_ttl=9,actions=drop"]
+    reconcile(driver, connected, RuleTable())
+    assert "cookie=0x7" in ovs.ofctl("dump-flows", connected)
+    assert "group_id=1,type=all" in ovs.ofctl("dump-groups", connected)
+
+
+def test_a_rule_of_somebody_else_in_the_same_place_is_not_replaced(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    desired = table(5)
+    theirs = ovs_ofctl_text(Rule(key(3), ())).split(",", 1)[1]
+    ovs.ofctl("add-flow", connected, f"cookie=0x7,{theirs}")
+    driver.dump(connected)
+    (refused,) = driver.apply(connected, diff(desired, RuleTable(), connected).changes)
+    assert refused.key == key(3)
+    assert "another cookie" in refused.error
+    del desired.rules[key(3)]
+    assert driver.dump(connected)[0] == desired
+    assert "cookie=0x7" in ovs.ofctl("dump-flows", connected)
+
+
+def test_a_full_table_refuses_what_does_not_fit_and_takes_the_rest(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    ovs.vsctl("--", "--id=@t", "create", "Flow_Table", "flow_limit=10", "overflow_policy=refuse", "--",
+              "set", "bridge", connected, "flow_tables:1=@t")  # fmt: skip
+    desired = table(30)
+    refused = driver.apply(connected, diff(desired, RuleTable(), connected).changes)
+    assert {r.error for r in refused} == {"OFPFMFC_TABLE_FULL"}
+    assert {(r.type, r.code) for r in refused} == {(5, 1)}
+    installed = driver.dump(connected)[0]
+    assert len([k for k in installed.rules if k.table == FLOW_SWITCH]) == 10
+    assert installed.groups == desired.groups
+    assert {r.key for r in refused} == desired.rules.keys() - installed.rules.keys()
+    assert all(installed.rules[k] == desired.rules[k] for k in installed.rules)
+
+
+def test_an_error_is_matched_to_its_change_and_to_what_needs_it(driver: Driver, connected: str) -> None:
+    """dec_ttl wants a match on IP: the switch refuses the MTU rule, so the group that leads there must not be."""
+    bad = RuleChange(RuleKey(3, 10, (Field("reg1", 9),)), (DecTtl(1), Output(2)))
+    check = GroupChange(9, (CheckLarger(1414), SetField("reg1", 9), Resubmit(3)))
+    good, needs = RuleChange(key(1), NORMAL), RuleChange(key(2), (ToGroup(9),))
+    refused = driver.apply(connected, [bad, check, good, needs])
+    assert {r.key for r in refused} == {bad.key, 9, key(2)}
+    assert {r.error.split(",")[0] for r in refused} == {"OFPBAC_MATCH_INCONSISTENT"}
+    assert driver.dump(connected)[0] == RuleTable({key(1): NORMAL})
+
+
+def test_a_rule_naming_a_missing_group_fails_at_the_commit_and_alone(driver: Driver, connected: str) -> None:
+    changes = [RuleChange(key(1), NORMAL), RuleChange(key(2), (ToGroup(77),)), RuleChange(key(3), NORMAL)]
+    (refused,) = driver.apply(connected, changes)
+    assert (refused.key, refused.error) == (key(2), "OFPBAC_BAD_OUT_GROUP")
+    assert driver.dump(connected)[0].rules == {key(1): NORMAL, key(3): NORMAL}
+
+
+def test_a_bundle_is_all_or_nothing(ovs: Sandbox, bridge: str) -> None:
+    """What the retry rests on: a commit that fails has changed nothing."""
+    changes = [RuleChange(key(1), NORMAL), RuleChange(key(2), (ToGroup(77),))]
+    with Wire(ovs.management(bridge)) as wire:
+        wire.send(bundle_control(const.BUNDLE_OPEN, 5, next(wire.xids)))
+        bad = [next(wire.xids), next(wire.xids)]
+        for change, xid in zip(changes, bad, strict=True):
+            wire.send(bundle_add(flow_mod(change, xid), 5))
+        commit = next(wire.xids)
+        wire.send(bundle_control(const.BUNDLE_COMMIT, 5, commit))
+        assert wire.errors() == {bad[1]: "OFPBAC_BAD_OUT_GROUP", commit: "OFPBFC_MSG_FAILED"}
+        assert wire.flow_entries() == []
+
+
+def test_modifying_keeps_the_counters(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    reconcile(driver, connected, table(2))
+    packet = ("in_port(1),eth(src=02:00:00:00:0a:01,dst=02:00:00:00:01:01),eth_type(0x0800),"
+              "ipv4(src=10.9.9.9,dst=10.0.1.5,proto=17,ttl=64,frag=no),udp(src=1,dst=2)")  # fmt: skip
+    ovs.appctl("netdev-dummy/receive", f"{connected}-p1", packet)
+    ovs.appctl("revalidator/purge")
+    before = driver.counters(connected)
+    assert before[key(1)][0] == 1
+    assert before[key(0)] == (0, 0)
+    reconcile(driver, connected, table(2, group=4))
+    assert driver.counters(connected) == before
+
+
+def test_ports_and_their_state(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    ovs.appctl("netdev-dummy/set-admin-state", f"{connected}-p2", "down")
+    try:
+        ports = {p.name: p for p in driver.ports(connected)}
+    finally:
+        ovs.appctl("netdev-dummy/set-admin-state", f"{connected}-p2", "up")
+    assert {name: ports[name].ofport for name in ports} == {
+        connected: 0xFFFF_FFFE, **{f"{connected}-p{n}": n for n in (1, 2, 3)},
+    }  # fmt: skip
+    assert ports[f"{connected}-p1"].up
+    assert not ports[f"{connected}-p2"].up
+
+
+def test_other_ryu_applications_get_their_replies_and_none_of_ours(driver: Driver, connected: str) -> None:
+    reconcile(driver, connected, table(30))
+    before = driver.call(connected, "seen").get("flows", 0)
+    driver.dump(connected)
+    driver.call(connected, "ryu_flow_stats")
+    deadline = time.monotonic() + 20
+    while driver.call(connected, "seen").get("flows", 0) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert driver.call(connected, "seen")["flows"] == before + len(table(30).rules)
+
+
+def test_an_error_that_nobody_asked_for_is_logged(driver: Driver, connected: str) -> None:
+    bad = flow_mod(RuleChange(RuleKey(3, 10, ()), (DecTtl(1),)), 0x7777_0001)
+    driver.call(connected, "send_raw", bad)
+    deadline = time.monotonic() + 20
+    while "OFPBAC_MATCH_INCONSISTENT for xid 0x77770001" not in driver.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_forty_thousand_rules_in_one_bundle(driver: Driver, connected: str) -> None:
+    desired = table(40_000)
+    reconcile(driver, connected, desired)
+    installed, _ = driver.dump(connected)
+    assert installed == desired
+    reconcile(driver, connected, table(10))
+    assert driver.dump(connected)[0] == table(10)
+
+
+def test_a_switch_that_dies_wakes_up_who_waits(driver_of: Callable[[Sandbox], Driver]) -> None:
+    sandbox = Sandbox()
+    try:
+        sandbox.start()
+        driver = driver_of(sandbox)
+        sandbox.add_bridge("br-dying", ports=1)
+        driver.connect("br-dying")
+        caught: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                driver.dump("br-dying")
+            except UnavailableError as e:
+                caught.append(e)
+
+        os.kill(sandbox.switch_pid, signal.SIGSTOP)
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        time.sleep(0.3)
+        assert waiting.is_alive()
+        os.kill(sandbox.switch_pid, signal.SIGKILL)
+        waiting.join(30)
+        (error,) = caught
+        assert isinstance(error, UnavailableError)
+        assert error.value == "br-dying"
+        with pytest.raises(UnavailableError):
+            driver.ports("br-dying")
+    finally:
+        sandbox.stop()
