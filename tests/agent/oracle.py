@@ -43,7 +43,11 @@ class Kernel:
         if any(r.tos or r.special for r in routes):
             return None
         lowest = min(r.metric for r in routes)
-        answers = {a for r in routes if r.metric == lowest for a in self._ways(r, version, value)}
+        ways = [r for r in routes if r.metric == lowest]
+        answers = {a for r in ways for a in self._ways(r, version, value)}
+        on_link = {leg.gateway is None for r in ways for leg in (self._object(r.nhid) if r.nhid else r.legs) if leg}
+        if len(on_link) > 1 and longest < address.max_prefixlen:
+            return None  # via a gateway or directly: the same next hop for that one destination only
         return answers.pop() if len(answers) == 1 else None
 
     def _ways(self, route: Route, version: int, value: int) -> Iterable[Answer]:
