@@ -111,6 +111,12 @@ class Compiler:
 
     # --- asking ------------------------------------------------------------------------------------
 
+    def rewire(self, network: Network) -> None:
+        """`network` differs from the present one in its patch links alone, of which no walk depends."""
+        self.network = network
+        for plane in self.planes.values():
+            plane.network = network
+
     def nodes(self) -> Iterator[tuple[Plane, Node]]:
         for plane in self.planes.values():
             for node in plane.nodes:

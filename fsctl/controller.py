@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from fsctl import reconcile
 from fsctl.compiler import Compiler, Replaced
 from fsctl.config import Config
 from fsctl.errors import FsctlError, NotFoundError, TooLargeError, UnavailableError
 from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
 from fsctl.inventory import Inventory
-from fsctl.model import Forward, Network, Packet
+from fsctl.model import Bridge, Forward, Network, Packet
 from fsctl.pipeline import Layout
 from fsctl.runtime import Runtime
 from fsctl.status import (
@@ -230,10 +229,14 @@ class Controller:
         network = self.inventory.network(self._fibs)
         if network.routers == self.network.routers and network.bridges == self.network.bridges:
             return
-        before = self.layout.tables()
-        self._use(network)
-        after = self.layout.tables()
-        self.installer.apply(self.layout, {b: reconcile.diff(after[b], before[b], b).changes for b in after})
+        if network.routers == self.network.routers and _unlinked(network) == _unlinked(self.network):
+            self.network = network
+            self.compiler.rewire(network)
+            self.installer.apply(self.layout, self.layout.rewire(network))
+        else:
+            before = self.layout
+            self._use(network)
+            self.installer.apply(self.layout, self.layout.since(before))
         self._ask_for_links()
 
     def _use(self, network: Network) -> None:
@@ -311,6 +314,11 @@ class Controller:
         ticket.committed(result)
         ticket.result = lambda: result
         self._waiting.append(ticket)
+
+
+def _unlinked(network: Network) -> dict[str, Bridge]:
+    """The bridges but for their patch links."""
+    return {name: replace(bridge, links={}) for name, bridge in network.bridges.items()}
 
 
 def _known(config: Config, router: str, stored: Fib | None) -> Fib:

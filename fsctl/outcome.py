@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fsctl.fib import Key, Part
 from fsctl.model import FiveTuple, Interface
+from fsctl.rules import Field
 
 LOCAL_ID = -2
 """The verdict number of a router's own addresses: they end every walk."""
@@ -60,7 +61,7 @@ class Node:
     """An ingress interface and a class of senders; `rules` are those emitted for it."""
 
     __slots__ = (
-        "any", "classes", "eth_src", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
+        "any", "classes", "eth_src", "head", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class Node:
         self.classes: list[Node] = []
         self.rules: dict[Key | FiveTuple, Effect] = {}
         self.steps: dict[int, Step | Outcome] = {}
+        self.head: tuple[Field, ...] | None = None  # what all its rules match on: see pipeline.flow_key
 
     def at(self, key: Key) -> int | None:
         """The verdict's number for exactly this prefix."""

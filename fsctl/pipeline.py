@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from fsctl import reconcile
 from fsctl.compiler import Compiler
 from fsctl.fib import Key
 from fsctl.model import (
@@ -60,6 +61,8 @@ BY_PREFIX, BY_CONNECTION = 1000, 5000
 NORMAL: tuple[Action, ...] = (Normal(),)
 FLOW_SWITCH_ELSE = Rule(RuleKey(FLOW_SWITCH, 0, ()), NORMAL)
 Change = RuleChange | GroupChange
+Longest = Mapping[tuple[str, str], int | None]
+"""(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
 
 
 def _rule(table: int, priority: int, actions: tuple[Action, ...], *fields: Field) -> Rule:
@@ -104,15 +107,15 @@ def _admission(interface: Interface, longest: int | None) -> Iterator[Rule]:
                 yield _rule(GUARD, LOW_TTL, NORMAL, to_router, _eth_type(version), Field("nw_ttl", ttl))
 
 
-def frame(network: Network, bridge: str, longest: Mapping[tuple[str, str], int | None]) -> RuleTable:
+def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
     """Guard and egress of one bridge; `longest` is the longest chain by (router, interface)."""
     table = RuleTable()
     table.add(Rule(RuleKey(GUARD, ELSE, ()), NORMAL), FLOW_SWITCH_ELSE, *_exempt(network, bridge))
     for ofport in network.bridges[bridge].links.values():
         table.add(_rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport)))
     for interface in network.interfaces():
-        if interface.bridge != bridge:
-            continue
+        if interface.bridge != bridge or not interface.mac:
+            continue  # elsewhere, or its MAC is not known yet
         table.add(*_admission(interface, longest.get((interface.router, interface.name))))
         if interface.ofport is not None and interface.up:
             deliver = (SetField("in_port", interface.ofport), Normal())
@@ -154,36 +157,35 @@ def group_of(network: Network, bridge: str, effect: Effect, number: int) -> tupl
 TOO_LARGE = _rule(MTU, 20, NORMAL, Field("reg0", 1, 1))
 
 
-def _key_match(version: int, key: Key | FiveTuple) -> tuple[int, tuple[Field, ...]]:
-    """(priority, fields) of a prefix or a connection."""
-    family = f"ipv{version}"
-    if isinstance(key, FiveTuple):
-        ports = "tcp" if key.ip_proto == TCP else "udp"
-        fields = (
-            Field(f"{family}_src", key.src),
-            Field(f"{family}_dst", key.dst),
-            Field("ip_proto", key.ip_proto),
-            Field("nw_frag", 0),
-            Field(f"{ports}_src", key.sport),
-            Field(f"{ports}_dst", key.dport),
-        )
-        return BY_CONNECTION, fields
-    value, length = key >> 8, key & 0xFF
-    bits = BITS[version]
-    if not length:
-        return BY_PREFIX, ()
-    mask = None if length == bits else ((1 << length) - 1) << (bits - length)
-    return BY_PREFIX + 2 * length, (Field(f"{family}_dst", value, mask),)
+_MASKS = {v: [((1 << n) - 1) << (bits - n) for n in range(bits)] + [None] for v, bits in BITS.items()}
+
+
+def _connection_fields(connection: FiveTuple) -> tuple[Field, ...]:
+    family, ports = f"ipv{connection.version}", "tcp" if connection.ip_proto == TCP else "udp"
+    return (
+        Field(f"{family}_src", connection.src),
+        Field(f"{family}_dst", connection.dst),
+        Field("ip_proto", connection.ip_proto),
+        Field("nw_frag", 0),
+        Field(f"{ports}_src", connection.sport),
+        Field(f"{ports}_dst", connection.dport),
+    )
 
 
 def flow_key(node: Node, key: Key | FiveTuple) -> RuleKey:
-    """The match of a collapsed rule."""
-    priority, fields = _key_match(node.version, key)
-    eth_dst = Field("eth_dst", node.interface.mac)
-    if node.eth_src is None:
-        return RuleKey(FLOW_SWITCH, priority, (eth_dst, _eth_type(node.version), *fields))
-    eth_src = Field("eth_src", node.eth_src)
-    return RuleKey(FLOW_SWITCH, priority + 1, (eth_dst, eth_src, _eth_type(node.version), *fields))
+    """The match of a collapsed rule. On the path of every rule: the node's part is made once."""
+    head = node.head
+    if head is None:
+        eth_src = () if node.eth_src is None else (Field("eth_src", node.eth_src),)
+        head = node.head = (Field("eth_dst", node.interface.mac), *eth_src, _eth_type(node.version))
+    of_class = node.eth_src is not None
+    if isinstance(key, FiveTuple):
+        return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _connection_fields(key))
+    length = key & 0xFF
+    if not length:
+        return RuleKey(FLOW_SWITCH, BY_PREFIX + of_class, head)
+    dst = Field("ipv4_dst" if node.version == IPV4 else "ipv6_dst", key >> 8, _MASKS[node.version][length])
+    return RuleKey(FLOW_SWITCH, BY_PREFIX + 2 * length + of_class, (*head, dst))
 
 
 class Groups:
@@ -195,6 +197,7 @@ class Groups:
     def __init__(self, known: Mapping[Effect, int] | None = None) -> None:
         self._known = dict(known or {})
         self.numbers: dict[Effect, int] = {}
+        self.actions: dict[Effect, tuple[Action, ...]] = {}
         self._taken: dict[int, Effect] = {}
         self.uses: Counter[Effect] = Counter()
 
@@ -207,6 +210,7 @@ class Groups:
         while number in self._taken:
             number = number % 0x7FFF_FFFF + 1
         self.numbers[effect], self._taken[number] = number, effect
+        self.actions[effect] = (ToGroup(number),)
         return True
 
     def leave(self, effect: Effect) -> int | None:
@@ -216,7 +220,7 @@ class Groups:
             return None
         del self.uses[effect]
         number = self.numbers.pop(effect)
-        del self._taken[number]
+        del self._taken[number], self.actions[effect]
         return number
 
 
@@ -236,21 +240,17 @@ class Layout:
             for effect in node.rules.values():
                 if needs_group(effect) and self.groups[bridge].use(effect):
                     self._join(bridge, effect)
-        self.frames = {name: self._frame(name) for name in network.bridges}
+        self.longest = {name: self._longest(name) for name in network.bridges}
+        self.frames = {name: frame(network, name, self.longest[name]) for name in network.bridges}
 
-    def _frame(self, bridge: str) -> RuleTable:
+    def _longest(self, bridge: str) -> Longest:
+        """The longest chain in force from each interface of a bridge."""
         here = (i for i in self.network.interfaces() if i.bridge == bridge)
-        longest = {(i.router, i.name): self.compiler.longest_chain(i.router, i.name) for i in here}
-        return frame(self.network, bridge, longest)
+        return {(i.router, i.name): self.compiler.longest_chain(i.router, i.name) for i in here}
 
     def tables(self) -> dict[str, RuleTable]:
         """All rules and groups, by bridge."""
-        tables = {name: RuleTable(dict(frame.rules)) for name, frame in self.frames.items()}
-        for name, table in tables.items():
-            for effect, number in self.groups[name].numbers.items():
-                table.groups[number], rule = group_of(self.network, name, effect, number)
-                if rule is not None:
-                    table.add(rule, TOO_LARGE)
+        tables = {name: self._few(name) for name in self.network.bridges}
         for _, node in self.compiler.nodes():
             rules = tables[node.interface.bridge].rules
             for key, effect in node.rules.items():
@@ -259,9 +259,7 @@ class Layout:
 
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
-        if needs_group(effect):
-            return (ToGroup(self.groups[bridge].numbers[effect]),)
-        return NORMAL if effect.kind == SLOW else ()
+        return self.groups[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
 
     def _join(self, bridge: str, effect: Effect) -> None:
         if effect.kind == FORWARD:
@@ -288,7 +286,8 @@ class Layout:
             if number is not None:
                 changes[bridge].extend(self._old_group(bridge, effect, number))
         for bridge, into in changes.items():
-            into.extend(self._reframe(bridge))
+            if self._longest(bridge) != self.longest[bridge]:
+                into.extend(self._reframe(bridge))
         return changes
 
     def _new_group(self, bridge: str, effect: Effect) -> Iterator[Change]:
@@ -310,13 +309,71 @@ class Layout:
 
     def _reframe(self, bridge: str) -> Iterator[Change]:
         """Guard rules follow the longest chain in force."""
-        old, new = self.frames[bridge].rules, self._frame(bridge).rules
+        self.longest[bridge] = self._longest(bridge)
+        old, new = self.frames[bridge].rules, frame(self.network, bridge, self.longest[bridge]).rules
         self.frames[bridge].rules = new
         for key, actions in new.items():
             if old.get(key) != actions:
                 yield RuleChange(key, actions, key not in old)
         for key in old.keys() - new.keys():
             yield RuleChange(key, None, False)
+
+    def rewire(self, network: Network) -> dict[str, list[Change]]:
+        """`network` differs from the present one in its patch links alone: groups and frames follow, no rule does."""
+        changes: dict[str, list[Change]] = {}
+        before, self.network = self.network, network
+        for bridge, groups in self.groups.items():
+            into: list[Change] = changes.setdefault(bridge, [])
+            for effect, number in groups.numbers.items():
+                old, new = (group_of(n, bridge, effect, number) for n in (before, network))
+                if old == new:
+                    continue
+                into.append(GroupChange(number, new[0], False))
+                if new[1] is not None:
+                    into += [RuleChange(r.key, r.actions, old[1] is None) for r in (new[1], TOO_LARGE)]
+                elif old[1] is not None:
+                    into.append(RuleChange(old[1].key, None, False))
+            into.extend(self._reframe(bridge))
+        return changes
+
+    def since(self, before: Layout) -> dict[str, list[Change]]:
+        """What turns the tables of `before`, a layout of the same bridges, into this one's."""
+        changes: dict[str, list[Change]] = {name: [] for name in self.network.bridges}
+        for name, into in changes.items():
+            old, new = before._few(name), self._few(name)
+            into.extend(reconcile.diff(new, old, name).changes)
+        old_nodes = {before._place(node): node for _, node in before.compiler.nodes()}
+        for _, node in self.compiler.nodes():
+            twin = old_nodes.pop(self._place(node), None)
+            changes[node.interface.bridge].extend(self._node_since(before, twin, node))
+        for node in old_nodes.values():
+            gone = [RuleChange(flow_key(node, key), None, False) for key in node.rules]
+            changes[node.interface.bridge].extend(gone)
+        return changes
+
+    @staticmethod
+    def _place(node: Node) -> tuple[int, str, int, int | None]:
+        return node.version, node.interface.bridge, node.interface.mac, node.eth_src
+
+    def _few(self, bridge: str) -> RuleTable:
+        """All of a bridge's tables but the flow switch's rules."""
+        table = RuleTable(dict(self.frames[bridge].rules))
+        for effect, number in self.groups[bridge].numbers.items():
+            table.groups[number], rule = group_of(self.network, bridge, effect, number)
+            if rule is not None:
+                table.add(rule, TOO_LARGE)
+        return table
+
+    def _node_since(self, before: Layout, twin: Node | None, node: Node) -> Iterator[Change]:
+        old_rules = twin.rules if twin is not None else {}
+        bridge = node.interface.bridge
+        for key, effect in node.rules.items():
+            old = old_rules.get(key)
+            actions = self.rule_actions(bridge, effect)
+            if old is None or before.rule_actions(bridge, old) != actions:
+                yield RuleChange(flow_key(node, key), actions, old is None)
+        for key in old_rules.keys() - node.rules.keys():
+            yield RuleChange(flow_key(node, key), None, False)
 
 
 def tables(network: Network, compiler: Compiler) -> dict[str, RuleTable]:
