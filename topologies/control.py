@@ -113,7 +113,7 @@ class Control:
         if not token.exists():
             token.touch(mode=0o600)
             token.write_text(self.tokens[router])
-        return [sys.executable, str(Path(__file__)), method, f"{self.url}{path}", str(token)]
+        return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "topologies.control", method, f"{self.url}{path}", str(token)]
 
 
 def main() -> None:
@@ -125,5 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

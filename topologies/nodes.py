@@ -99,8 +99,8 @@ class Guest(Host):  # type: ignore[misc, unused-ignore]
         values = SYSCTLS | (ROUTER_SYSCTLS if station.is_router else {})
         self.execute("sysctl", "-qw", *(f"{key}={value}" for key, value in values.items()))
         self.execute("ip", "link", "set", "lo", "up")
-        for port in station.ports:
-            self.execute("ethtool", "-K", port.name, *OFFLOADS)
+        for intf in self.intfList():
+            self.execute("ethtool", "-K", intf.name, *OFFLOADS)
         self.execute("ip", "-batch", "-", stdin="\n".join(_links_and_addresses(station)))
         self.execute("ip", "-batch", "-", stdin="\n".join(_neighbours_and_routes(topo, station)))
 
