@@ -19,6 +19,14 @@ environment:
 exit codes: 0 done, 1 refused or failed, 2 usage, 3 nobody answers
 """
 
+_SERVE_EXAMPLES = """\
+What stands after -- goes to ryu-manager.
+
+examples:
+  fsctl serve --config fsctl.yaml
+  fsctl serve --config fsctl.yaml -- --ofp-tcp-listen-port 6633
+"""
+
 _FLOWS_ADD_EXAMPLES = """\
 examples:
   fsctl flows add vr1 --in eth0 --dst 10.0.2.0/24 --out eth1 --eth-dst 02:00:00:00:00:0b
@@ -83,7 +91,7 @@ def _common(p: argparse.ArgumentParser, *, for_top: bool = False) -> None:
     p.add_argument("--ca", default=default(None), metavar="FILE", help="PEM file to check the server's certificate with")
 
 
-def _command(commands: _Commands[_Parser], name: str, run: str, help_text: str) -> argparse.ArgumentParser:
+def _command(commands: _Commands[_Parser], name: str, run: str, help_text: str) -> _Parser:
     p = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
     _common(p)
     p.set_defaults(run=run)
@@ -94,7 +102,7 @@ def _serve(commands: _Commands[_Parser]) -> None:
     p = _command(commands, "serve", "serve", "run the controller: the same as FSCTL_CONFIG=FILE ryu-manager fsctl.app")
     p.add_argument("--config", metavar="FILE", help="the configuration (else FSCTL_CONFIG names it)")
     p.usage = "fsctl serve [OPTION ...] [-- RYU_OPTION ...]"
-    p.epilog = "What stands after -- goes to ryu-manager.\n\nexamples:\n  fsctl serve --config fsctl.yaml\n  fsctl serve --config fsctl.yaml -- --ofp-tcp-listen-port 6633"
+    p.epilog = _SERVE_EXAMPLES
 
 
 def _flows(commands: _Commands[_Parser]) -> None:

@@ -19,19 +19,23 @@ def status(output: Output, reasons: Sequence[str], routers: Sequence[Json], brid
         output.line(f"not ready: {reason}", "yellow")
     if bridges is not None:
         output.line("")
-        columns = ("BRIDGE", "CONNECTED", "IN STEP", "RULES>", "GROUPS>", "LINKS")
-        rows: list[tuple[object, ...]] = [
-            (b["name"], _yes(b["connected"]), _yes(b["in_step"]), b["rules"], b["groups"], ", ".join(b["links"]) or "-")
-            for b in bridges
-        ]
-        output.table(columns, rows, empty="no bridges")
-        for bridge in bridges:
-            for warning in bridge["warnings"]:
-                output.line(f"{bridge['name']}: {warning}", "yellow")
+        _bridges(output, bridges)
     output.line("")
-    rows = [_interface_row(r, name, i) for r in routers for name, i in r["interfaces"].items()]
     columns = ("ROUTER", "FLOWS>", "INTERFACE", "BRIDGE", "PORT", "MAC", "MTU>", "ADDRESSES", "STATE")
+    rows = [_interface_row(r, name, i) for r in routers for name, i in r["interfaces"].items()]
     output.table(columns, rows, empty="no routers")
+
+
+def _bridges(output: Output, bridges: Sequence[Json]) -> None:
+    columns = ("BRIDGE", "CONNECTED", "IN STEP", "RULES>", "GROUPS>", "LINKS")
+    rows = [
+        (b["name"], _yes(b["connected"]), _yes(b["in_step"]), b["rules"], b["groups"], ", ".join(b["links"]) or "-")
+        for b in bridges
+    ]
+    output.table(columns, rows, empty="no bridges")
+    for bridge in bridges:
+        for warning in bridge["warnings"]:
+            output.line(f"{bridge['name']}: {warning}", "yellow")
 
 
 def _interface_row(router: Json, name: str, interface: Json) -> tuple[object, ...]:

@@ -24,21 +24,29 @@ def read_json(req: falcon.Request, max_body: int) -> Json:
 
 
 def _read(req: falcon.Request, max_body: int) -> bytes:
-    length = req.content_length
-    if length is None:
-        # A chunked body ends by itself where the server says so (eventlet does without the flag of PEP 3333's successors).
-        if not (req.env.get("wsgi.input_terminated") or "eventlet.input" in req.env):
-            raise falcon.HTTPLengthRequired(description="expected Content-Length")
-        body: bytes = req.env["wsgi.input"].read(max_body + 1)
-    elif length > max_body:
-        body = b""
-    else:
-        body = req.bounded_stream.read(length)
-        if len(body) < length:
-            raise MalformedError(f"the body ends after {len(body)} of {length} bytes")
-    if (length or len(body)) > max_body:
-        raise TooLargeError(f"a body may have at most {max_body} bytes", field="Content-Length", value=length)
+    if req.get_header("Transfer-Encoding") is not None:
+        return _read_chunked(req, max_body)
+    length = req.content_length or 0
+    if length > max_body:
+        raise _too_large(max_body, length)
+    body: bytes = req.bounded_stream.read(length)
+    if len(body) < length:
+        raise MalformedError(f"the body ends after {len(body)} of {length} bytes")
     return body
+
+
+def _read_chunked(req: falcon.Request, max_body: int) -> bytes:
+    """A body that ends by itself, where the WSGI server can tell (PEP 3333 has no word for it, eventlet can)."""
+    if not (req.env.get("wsgi.input_terminated") or "eventlet.input" in req.env):
+        raise falcon.HTTPLengthRequired(description="expected Content-Length")
+    body: bytes = req.env["wsgi.input"].read(max_body + 1)
+    if len(body) > max_body:
+        raise _too_large(max_body, None)
+    return body
+
+
+def _too_large(max_body: int, length: int | None) -> TooLargeError:
+    return TooLargeError(f"a body may have at most {max_body} bytes", field="Content-Length", value=length)
 
 
 def no_body(req: falcon.Request) -> None:

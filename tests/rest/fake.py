@@ -1,0 +1,167 @@
+"""A controller that remembers instead of sending: `status.Backend` over plain dictionaries.
+
+    host A - br-a - vr1 - br-b - vr2 - br-c - host B
+
+vr1 and vr2 are the routers of the examples in docs/rest.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from fsctl.errors import FsctlError, NotFoundError
+from fsctl.fib import Change, Fib
+from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, parse_mac
+from fsctl.rules import DecTtl, Field, Output, RuleKey, SetField, match_of
+from fsctl.status import (
+    INSTALLED,
+    SLOW_PATH,
+    BridgeStatus,
+    FlowStatus,
+    HopReport,
+    InterfaceChange,
+    RuleStatus,
+    WalkReport,
+    Write,
+    WriteResult,
+)
+
+HOST_B = parse_mac("02:00:00:00:00:0b")
+
+
+def interface(*row: str, ofport: int) -> Interface:
+    router, name, bridge, port, mac, address = row
+    return Interface(router, name, bridge, port, parse_mac(mac), 1500, (Address.parse(address),), ofport)
+
+
+def network() -> Network:
+    """Two routers in a row over three bridges."""
+    rows = (
+        ("vr1", "eth0", "br-a", "vif1.0", "02:00:00:00:01:01", "10.0.1.254/24", 1),
+        ("vr1", "eth1", "br-b", "vif1.1", "02:00:00:00:01:02", "10.0.9.1/30", 1),
+        ("vr2", "eth0", "br-b", "vif2.0", "02:00:00:00:02:01", "10.0.9.2/30", 2),
+        ("vr2", "eth1", "br-c", "vif2.1", "02:00:00:00:02:02", "10.0.2.254/24", 1),
+    )
+    interfaces = [interface(*texts, ofport=ofport) for *texts, ofport in rows]
+    routers = {
+        name: Router(name, {i.name: i for i in interfaces if i.router == name}, max_flows=limit)
+        for name, limit in (("vr1", 200_000), ("vr2", 3))
+    }
+    bridges = {name: Bridge(name) for name in ("br-a", "br-b", "br-c")}
+    return Network(bridges, routers, {name: Fib() for name in routers})
+
+
+@dataclass
+class FakeTicket:
+    """`late`: the switches never confirm."""
+
+    result: WriteResult
+    late: FsctlError | None = None
+
+    def wait(self, timeout: float | None = None) -> WriteResult:
+        assert timeout is not None
+        if self.late is not None:
+            raise self.late
+        return self.result
+
+    def stored(self, timeout: float | None = None) -> WriteResult:
+        assert timeout is not None
+        return self.result
+
+
+@dataclass
+class FakeBackend:
+    """Applies writes to its FIBs at once and records them."""
+
+    network: Network = field(default_factory=network)
+    revision: int = 0
+    writes: list[Write] = field(default_factory=list)
+    interface_changes: list[InterfaceChange] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()
+    refusal: FsctlError | None = None
+    late: FsctlError | None = None
+    result: WriteResult | None = None
+
+    def write(self, write: Write) -> FakeTicket:
+        if self.refusal is not None:
+            raise self.refusal
+        self.writes.append(write)
+        self.revision += 1
+        return FakeTicket(self.result or self._apply(write), self.late)
+
+    def _apply(self, write: Write) -> WriteResult:
+        fib = self.network.fibs[write.router]
+        before = {d.match: d.verdict for d in fib}
+        if write.replace:
+            for match in before:
+                fib.discard(match)
+        for change in write.changes:
+            fib.apply(change)
+        after = {d.match: d.verdict for d in fib}
+        both = before.keys() & after.keys()
+        return WriteResult(
+            self.revision,
+            added=len(after.keys() - before.keys()),
+            changed=sum(before[m] != after[m] for m in both),
+            removed=len(before.keys() - after.keys()),
+            unchanged=sum(before[m] == after[m] for m in both),
+        )
+
+    def change_interface(self, change: InterfaceChange) -> FakeTicket:
+        router = self.network.routers[change.router]
+        if change.interface not in router.interfaces:
+            raise NotFoundError("no such interface", field="interface", value=change.interface)
+        self.interface_changes.append(change)
+        self.revision += 1
+        return FakeTicket(WriteResult(self.revision, changed=1))
+
+    def flows(self, router: str) -> Iterator[FlowStatus]:
+        for delegation in self.network.fibs[router]:
+            if isinstance(delegation.verdict, Forward):
+                yield FlowStatus(delegation, INSTALLED, "", self._hops(router), 1200, 117600)
+            else:
+                yield FlowStatus(delegation, SLOW_PATH, f"punt to {router}")
+
+    def _hops(self, router: str) -> int:
+        return 2 if router == "vr1" and len(self.network.fibs["vr2"]) else 1
+
+    def bridges(self) -> list[BridgeStatus]:
+        return [
+            BridgeStatus("br-a", True, True, 1, 12, 1, ("vif1.0", "vifA"), ("br-c",), (), {"vif1.0": 1, "vifA": 2}),
+            BridgeStatus("br-b", True, True, 2, 9, 0, ("vif1.1", "vif2.0"), (), (), {"vif1.1": 1, "vif2.0": 2}),
+            BridgeStatus("br-c", not self.reasons, not self.reasons, 3, 10, 0, ("vif2.1", "vifB"), ("br-a",), (), {"vif2.1": 1}),
+        ]
+
+    def _chain(self) -> tuple[tuple[str, Delegation], ...]:
+        return tuple((name, d) for name, fib in self.network.fibs.items() for d in fib if isinstance(d.verdict, Forward))
+
+    def rules(self) -> Iterator[RuleStatus]:
+        chain = self._chain()
+        if not chain:
+            return
+        dst = chain[0][1].match.dst
+        eth_dst = self.network.routers["vr1"].interfaces["eth0"].mac
+        mask = ((1 << dst.length) - 1) << (32 - dst.length)
+        fields = Field("eth_dst", eth_dst), Field("eth_type", 0x0800), Field("ipv4_dst", dst.value, mask)
+        key = RuleKey(1, 1000 + 2 * dst.length, match_of(*fields))
+        eth_src = self.network.routers["vr2"].interfaces["eth1"].mac
+        actions = (DecTtl(len(chain)), SetField("eth_src", eth_src), SetField("eth_dst", HOST_B), Output(7))
+        yield RuleStatus("br-a", key, actions, 1, chain, 1200, 117600)
+
+    def walk(self, packet: Packet) -> WalkReport:
+        chain = self._chain()
+        if not chain:
+            return WalkReport((HopReport("vr1", "eth0", None),), "slow_path", "no delegation at vr1.eth0", packet)
+        hops = tuple(HopReport(router, d.match.in_port, d) for router, d in chain)
+        out = self.network.routers["vr2"].interfaces["eth1"]
+        final = replace(packet, bridge="br-c", in_port=1, eth_src=out.mac, eth_dst=HOST_B, ttl=packet.ttl - len(chain))
+        return WalkReport(hops, "bridged", "02:00:00:00:00:0b is no router's on br-c", final, next(self.rules()))
+
+    def not_ready(self) -> tuple[str, ...]:
+        return self.reasons
+
+
+def changes_of(backend: FakeBackend) -> list[Change]:
+    """All changes that reached the backend."""
+    return [change for write in backend.writes for change in write.changes]
