@@ -21,7 +21,7 @@ HOST_PROGRAMS = ("bin/busybox", "usr/bin/iperf3", "bin/ping", "usr/bin/tracerout
 ROUTER_PROGRAMS = ("bin/ip", "bin/ss", "sbin/tc", "sbin/bridge", "usr/sbin/nft", "usr/bin/python3.11")
 UNUSED_STDLIB = (
     "__pycache__", "test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data",
-    "distutils", "unittest", "config-3.11-x86_64-linux-gnu", "venv", "wsgiref", "dbm", "curses",
+    "distutils", "config-3.11-x86_64-linux-gnu", "venv", "wsgiref", "dbm", "curses",
 )  # fmt: skip
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 PYTHON = Path("usr/lib/python3.11")
@@ -69,7 +69,7 @@ def _install_agent(stage: Path) -> None:
     shutil.copy2(target / "bin" / "fsctl-agent", script)
     script.write_text("#!/usr/bin/python3\n" + script.read_text().split("\n", 1)[1])
     for folder in (stage / PYTHON, target):
-        debian.run(sys.executable, "-m", "compileall", "-q", "-b", "-j", "2", folder)
+        debian.run(sys.executable, "-m", "compileall", "-q", "-b", "-j", "2", "-s", stage, "-p", "/", folder)
         for source in folder.rglob("*.py"):
             source.unlink()
         for folder_of_caches in folder.rglob("__pycache__"):
@@ -95,7 +95,7 @@ def _fill(stage: Path, kernel: debian.Kernel, router: bool) -> None:
         _install_agent(stage)
 
 
-def _pack(stage: Path, target: Path) -> None:
+def pack(stage: Path, target: Path) -> None:
     """A gzipped cpio archive in the kernel's `newc` format."""
     pipeline = f"find . | cpio --quiet -o -H newc -R 0:0 | gzip -3 > '{target}'"
     debian.run("bash", "-o", "pipefail", "-c", pipeline, cwd=stage)
@@ -110,6 +110,6 @@ def initramfs(kernel: debian.Kernel, router: bool) -> Path:
     def make(path: Path) -> None:
         stage = path.with_name("stage")
         _fill(stage, kernel, router)
-        _pack(stage, path)
+        pack(stage, path)
 
     return cache.build("router.cpio.gz" if router else "host.cpio.gz", key, make)
