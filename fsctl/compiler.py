@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from fsctl.fib import Change, Key, mask, match_of_change
-from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Match, Network, Verdict
+from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
 from fsctl.outcome import DROPPED, LOCAL_ID, SLOW, Effect, Emission, Node, Outcome, State
 from fsctl.plane import Plane
 
@@ -116,6 +116,11 @@ class Compiler:
         self.network = network
         for plane in self.planes.values():
             plane.network = network
+
+    def leads_on(self, router: str, nexthop: Forward) -> bool:
+        """Whether a next hop is an interface of another router, so that walks go on behind it."""
+        bridge = self.network.routers[router].interfaces[nexthop.out].bridge
+        return (bridge, nexthop.eth_dst) in self.network.by_mac
 
     def nodes(self) -> Iterator[tuple[Plane, Node]]:
         for plane in self.planes.values():

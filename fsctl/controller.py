@@ -26,6 +26,7 @@ from fsctl.status import (
     BridgeStatus,
     FlowStatus,
     InterfaceChange,
+    NexthopMove,
     OvsdbView,
     Port,
     RuleStatus,
@@ -114,6 +115,14 @@ class Controller:
             raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
         ticket = Pending(self._runtime)
         self._do(lambda: self._change_interface(change, ticket))
+        return ticket
+
+    def move_nexthop(self, move: NexthopMove) -> Ticket:
+        """A neighbour's MAC has changed: one change per way out, however many delegations use it."""
+        if move.out not in self.config.routers[self._router(move.router)].interfaces:
+            raise NotFoundError(f"router {move.router} has no such interface", field="out", value=move.out)
+        ticket = Pending(self._runtime)
+        self._do(lambda: self._move_nexthop(move, ticket))
         return ticket
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
@@ -273,10 +282,7 @@ class Controller:
         emissions = self.compiler.update({write.router: replaced}) if replaced else []
         changes = self.layout.apply(emissions)
         self.installer.apply(self.layout, changes)
-        self._ask_for_links()
-        ticket.result = lambda: failures_of(self, write, result)
-        ticket.deadline = self._runtime.now() + LINK_PATIENCE_S
-        self._waiting.append(ticket)
+        self._finish(ticket, lambda: replace(result, failed=failures_of(self, write), waiting_for=self._away()))
 
     def _commit(self, write: Write) -> tuple[WriteResult, list[Replaced]]:
         """Store the real differences, then take them into the FIB."""
@@ -295,6 +301,39 @@ class Controller:
                 fib.apply(change)
         return replace(counts, revision=self.revision), replaced
 
+    def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
+        fib = self._fibs[move.router]
+        old, new = Forward(move.out, move.old), Forward(move.out, move.new)
+        numbers = fib.numbers_of(old)
+        try:
+            if numbers and old != new:
+                self.revision = self._store.commit(move.router, [], dict.fromkeys(numbers, new))
+        except FsctlError as e:
+            ticket.fail(e)
+            return
+        result = WriteResult(self.revision, changed=int(bool(numbers) and old != new))
+        ticket.committed(result)
+        leads_on = any(self.compiler.leads_on(move.router, hop) for hop in (old, new))
+        before = self.layout
+        for number in numbers:
+            fib.move_nexthop(number, new)
+        if leads_on:  # walks go another way behind it
+            self._use(self.network)
+            self.installer.apply(self.layout, self.layout.since(before))
+        self.installer.apply(self.layout, self.layout.regroup(move.router, numbers))
+        self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
+
+    def _away(self) -> tuple[str, ...]:
+        """The configured bridges whose rules must wait."""
+        return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
+
+    def _finish(self, ticket: Pending, result: Callable[[], WriteResult]) -> None:
+        """Answer once the links are there that the change needs."""
+        self._ask_for_links()
+        ticket.result = result
+        ticket.deadline = self._runtime.now() + LINK_PATIENCE_S
+        self._waiting.append(ticket)
+
     def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:
         declared = self.config.routers[change.router].interfaces[change.interface]
         before = self.inventory.said(change.router, declared)
@@ -312,8 +351,7 @@ class Controller:
             return
         result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
         ticket.committed(result)
-        ticket.result = lambda: result
-        self._waiting.append(ticket)
+        self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
 
 
 def _unlinked(network: Network) -> dict[str, Bridge]:

@@ -124,6 +124,10 @@ class Fib:
             del self._ids[old]
         self.add_nexthop(number, nexthop)
 
+    def numbers_of(self, nexthop: Forward) -> list[int]:
+        """All numbers that stand for this next hop: more than one after neighbours have come to share a MAC."""
+        return [number for number, known in self.nexthops.items() if known == nexthop]
+
     def number_at(self, part_key: PartKey, key: Key | FiveTuple) -> int | None:
         """The verdict's number at exactly this place, None where there is no delegation."""
         part = self.parts.get(part_key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler
@@ -334,6 +334,19 @@ class Layout:
                 elif old[1] is not None:
                     into.append(RuleChange(old[1].key, None, False))
             into.extend(self._reframe(bridge))
+        return changes
+
+    def regroup(self, router: str, numbers: Collection[int]) -> dict[str, list[Change]]:
+        """These next hops of a router have another MAC: their groups follow, no rule does."""
+        changes: dict[str, list[Change]] = {}
+        for bridge, groups in self.groups.items():
+            for effect, number in groups.numbers.items():
+                if effect.router == router and effect.nexthop in numbers:
+                    bucket, rule = group_of(self.network, bridge, effect, number)
+                    into = changes.setdefault(bridge, [])
+                    into.append(GroupChange(number, bucket, False))
+                    if rule is not None:
+                        into.append(RuleChange(rule.key, rule.actions, False))
         return changes
 
     def since(self, before: Layout) -> dict[str, list[Change]]:

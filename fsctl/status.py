@@ -136,6 +136,16 @@ class InterfaceChange:
     mtu: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NexthopMove:
+    """The neighbour behind a router's interface `out` has MAC address `new` in place of `old`."""
+
+    router: str
+    out: str
+    old: int
+    new: int
+
+
 class Backend(Protocol):
     """The controller as northbound sees it. Unknown routers, interfaces: NotFoundError."""
 
@@ -145,6 +155,7 @@ class Backend(Protocol):
     def revision(self) -> int: ...
     def write(self, write: Write) -> Ticket: ...
     def change_interface(self, change: InterfaceChange) -> Ticket: ...
+    def move_nexthop(self, move: NexthopMove) -> Ticket: ...
     def flows(self, router: str) -> Iterable[FlowStatus]: ...
     def bridges(self) -> Sequence[BridgeStatus]: ...
     def rules(self) -> Iterable[RuleStatus]: ...

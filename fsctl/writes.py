@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fsctl.compiler import Replaced
@@ -87,12 +86,10 @@ def differences(fib: Fib, write: Write) -> tuple[list[Replaced], WriteResult]:
     return real, WriteResult(0, counts["added"], counts["changed"], counts["removed"], counts["unchanged"])
 
 
-def failures_of(controller: Controller, write: Write, result: WriteResult) -> WriteResult:
-    """The result with what a switch refused of this write, and the bridges that it waits for."""
-    installer = controller.installer
-    waiting = tuple(name for name in controller.config.bridges if not installer.in_step(name))
+def failures_of(controller: Controller, write: Write) -> tuple[Failure, ...]:
+    """What a switch refused of this write."""
     failed: list[Failure] = []
-    for bridge, here in installer.bridges.items():
+    for bridge, here in controller.installer.bridges.items():
         if not here.refused:
             continue
         for part, key, verdict in write.changes:
@@ -102,4 +99,4 @@ def failures_of(controller: Controller, write: Write, result: WriteResult) -> Wr
             error = here.refused.get(flow_key(node, key))
             if error:
                 failed.append(Failure(match_of_change(part, key), bridge, error))
-    return replace(result, failed=tuple(failed), waiting_for=waiting)
+    return tuple(failed)

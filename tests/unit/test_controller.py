@@ -14,9 +14,9 @@ from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
 from fsctl.fib import change_of
 from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
 from fsctl.pipeline import NORMAL, tables
-from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import FLOW_SWITCH, GroupChange, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Threads
-from fsctl.status import InterfaceChange, OvsdbView, Port, Rejection, Write
+from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, Write
 from fsctl.store import SqliteStore
 
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
@@ -247,6 +247,25 @@ def test_addresses_of_a_router_become_holes(lab: Lab) -> None:
     lab.check_in_step()
     assert list(lab.flow_rules("x").values()).count(NORMAL) == 3  # address, network, broadcast
     assert lab.store.load().interfaces["r", "eth1"].addresses == change.addresses
+
+
+def test_a_changed_mac_is_one_group(lab: Lab) -> None:
+    lab.write("s", *((f"10.0.{n}.0/24", TO_B) for n in range(50)))
+    before = len(lab.switches["y"].updates)
+    assert lab.controller.move_nexthop(NexthopMove("s", "eth1", MAC["b"], 0x02AA)).wait(10).changed == 1
+    changes = [c for u in lab.switches["y"].updates[before:] for c in u.changes]
+    assert [type(c) for c in changes] == [GroupChange]
+    lab.check_in_step()
+    assert {d.verdict for d in lab.store.load().fibs["s"]} == {Forward("eth1", 0x02AA)}
+    assert lab.controller.move_nexthop(NexthopMove("s", "eth1", MAC["b"], 0x02BB)).wait(10).changed == 0
+
+
+def test_a_mac_that_becomes_a_router_extends_the_chain(lab: Lab) -> None:
+    lab.write("s", ("10.0.3.0/24", TO_B))
+    lab.write("r", ("10.0.0.0/8", Forward("eth1", 0x02AA)), ("10.0.3.0/24", Forward("eth1", 0x02AA)))
+    lab.controller.move_nexthop(NexthopMove("r", "eth1", 0x02AA, MAC["s0"])).wait(10)
+    lab.check_in_step()
+    assert [f.hops for f in lab.controller.flows("r")] == [1, 2]
 
 
 def test_unknown_router_and_interface(lab: Lab) -> None:
