@@ -81,6 +81,9 @@ class Fib:
     def __len__(self) -> int:
         return sum(len(p.prefixes) + len(p.connections) for p in self.parts.values())
 
+    def __repr__(self) -> str:
+        return f"Fib({list(self)!r})"
+
     def __iter__(self) -> Iterator[Delegation]:
         for (in_port, version, eth_src), part in self.parts.items():
             for key, number in part.items():

@@ -138,10 +138,10 @@ def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, .
     out = network.routers[effect.router].interfaces[hop.out]
     if out.bridge == bridge:
         away: Action = Resubmit(EGRESS)
-    elif out.bridge in network.bridges[bridge].links:
+    elif out.bridge in network.bridges[bridge].links and bridge in network.bridges[out.bridge].links:
         away = Output(network.bridges[bridge].links[out.bridge])
     else:
-        return NORMAL  # no patch port yet: the slow path
+        return NORMAL  # a patch port is not there yet, here or at the other end: the slow path
     return DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst), away
 
 

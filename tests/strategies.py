@@ -5,7 +5,10 @@ Everything comes from small pools, so that prefixes nest, chains and loops arise
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -16,6 +19,7 @@ from fsctl.model import (
     ICMPV6,
     IPV4,
     IPV6,
+    LOCAL_DESTINATIONS,
     PUNT,
     TCP,
     UDP,
@@ -33,6 +37,8 @@ from fsctl.model import (
     Verdict,
     parse_mac,
 )
+
+T = TypeVar("T")
 
 HOST_MACS = tuple(parse_mac(f"02:00:00:00:0a:{n:02x}") for n in range(1, 5))
 ROUTER_MACS = tuple(parse_mac(f"02:00:00:00:01:{n:02x}") for n in range(1, 25))
@@ -63,10 +69,12 @@ ADDRESSES = tuple(
         "fd00:0:0:1::1/64", "fd00::9/128", "2001:db8::2/127",
     )
 )  # fmt: skip
+WIDE = tuple(Prefix.parse(text) for text in ("10.0.0.0/8", "0.0.0.0/0", "fd00::/16", "::/0"))
 SOURCES: Mapping[int, tuple[int, ...]] = {
-    IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.0.9", "192.0.2.1", "127.0.0.1")),
-    IPV6: tuple(Prefix.parse(t).value for t in ("fd00:0:0:1::7", "fd00::9", "2001:db8::1", "fe80::1")),
+    IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.0.9", "192.0.2.1")),
+    IPV6: tuple(Prefix.parse(t).value for t in ("fd00:0:0:1::7", "fd00::9", "2001:db8::1")),
 }
+LOCAL_SOURCE = {IPV4: Prefix.parse("127.0.0.1").value, IPV6: Prefix.parse("fe80::1").value}
 HOSTS: Mapping[int, tuple[int, ...]] = {
     IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.1.254", "10.128.0.1", "224.0.0.5")),
     IPV6: tuple(Prefix.parse(t).value for t in ("fd00:0:0:1::7", "fd00:0:0:1::1", "8000::1", "ff02::5")),
@@ -75,146 +83,168 @@ PORTS = (1000, 2000)
 MTUS = (1500, 1500, 1500, 1400, 1280, 9000)
 
 
-def rarely(n: int) -> st.SearchStrategy[bool]:
+@cache
+def _below(n: int) -> st.SearchStrategy[int]:
+    return st.integers(0, n - 1)
+
+
+def pick(draw: st.DrawFn, options: Sequence[T]) -> T:
+    """One of them; shrinks to the first. (`sampled_from`, without making a strategy every time.)"""
+    return options[draw(_below(len(options)))]
+
+
+def once_in(draw: st.DrawFn, n: int) -> bool:
     """True once in n times; shrinks to False."""
-    return st.integers(1, n).map(lambda k: k == n)
+    return draw(_below(n)) == n - 1
 
 
-@st.composite
-def bridges(draw: st.DrawFn) -> dict[str, Bridge]:
-    """One to five bridges, joined by patch ports each with each; a port or two may be missing."""
-    names = [f"br{n}" for n in range(draw(st.integers(1, 5)))]
-    missing = draw(st.sets(st.tuples(st.sampled_from(names), st.sampled_from(names)), max_size=2)) if draw(rarely(8)) else ()
-    result = {}
-    for name in names:
-        links = {
-            peer: FIRST_LINK_PORT + n for n, peer in enumerate(names) if peer != name and (name, peer) not in missing
-        }
-        tagged = (HOST_PORTS[1],) if draw(rarely(6)) else ()
-        result[name] = Bridge(name, links, draw(st.sampled_from(MTUS)), tagged)
-    return result
+def several(draw: st.DrawFn, options: Sequence[T], most: int) -> list[T]:
+    """Up to `most` different ones."""
+    return list(dict.fromkeys(pick(draw, options) for _ in range(draw(_below(most + 1)))))
 
 
-@st.composite
-def interfaces(draw: st.DrawFn, router: str, name: str, bridge: str, taken: set[int]) -> Interface:
+def a_bridge(draw: st.DrawFn, name: str, names: Sequence[str], missing: Sequence[tuple[str, str]]) -> Bridge:
+    """A bridge with patch ports to all others, but those `missing` (from, to)."""
+    links = {peer: FIRST_LINK_PORT + n for n, peer in enumerate(names) if peer != name and (name, peer) not in missing}
+    tagged = (HOST_PORTS[1],) if once_in(draw, 10) else ()
+    return Bridge(name, links, pick(draw, MTUS), tagged)
+
+
+def some_bridges(draw: st.DrawFn) -> dict[str, Bridge]:
+    """One to five bridges; a patch port or two may be missing."""
+    names = [f"br{n}" for n in range(1 + draw(_below(5)))]
+    pairs = [(a, b) for a in names for b in names if a != b]
+    missing = several(draw, pairs, 2) if pairs and once_in(draw, 10) else []
+    return {name: a_bridge(draw, name, names, missing) for name in names}
+
+
+def an_interface(draw: st.DrawFn, router: str, name: str, bridge: str, taken: set[int]) -> Interface:
     """One interface on `bridge`, where MACs in `taken` are in use; now and then it is down."""
-    mac = draw(st.sampled_from([m for m in ROUTER_MACS[: len(taken) + 4] if m not in taken]))
-    ofport: int | None = len(taken) + 1
-    up = not draw(rarely(12))
-    if not up and draw(st.booleans()):
-        ofport = None
-    return Interface(
-        router,
-        name,
-        bridge,
-        f"{router}-{name}",
-        mac,
-        draw(st.sampled_from(MTUS)),
-        tuple(draw(st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True))),
-        ofport,
-        up,
-        "" if up else "no link",
-    )
+    mac = pick(draw, [m for m in ROUTER_MACS[: len(taken) + 4] if m not in taken])
+    taken.add(mac)
+    up = not once_in(draw, 20)
+    ofport = len(taken) if up or once_in(draw, 2) else None
+    addresses = tuple(several(draw, ADDRESSES, 2))
+    why_down = "" if up else "no link"
+    return Interface(router, name, bridge, f"{router}-{name}", mac, pick(draw, MTUS), addresses, ofport, up, why_down)
 
 
-@st.composite
-def routers(draw: st.DrawFn, bridge_names: Sequence[str]) -> dict[str, Router]:
-    """Up to five routers of one to four interfaces; MACs are unique on each bridge, not across bridges."""
-    taken: dict[str, set[int]] = {name: set() for name in bridge_names}
+def some_routers(draw: st.DrawFn, names: Sequence[str], in_line: bool) -> dict[str, Router]:
+    """Up to five routers of one to four interfaces; MACs are unique on each bridge, not across bridges.
+
+    `in_line`: each has its eth1 on the bridge where the next one has its eth0.
+    """
+    taken: dict[str, set[int]] = {name: set() for name in names}
     result = {}
-    for n in range(draw(st.integers(0, 5))):
-        own = {}
-        for k in range(draw(st.integers(1, 4))):
-            bridge = draw(st.sampled_from(bridge_names))
-            own[f"eth{k}"] = interface = draw(interfaces(f"r{n}", f"eth{k}", bridge, taken[bridge]))
-            taken[bridge].add(interface.mac)
-        result[f"r{n}"] = Router(f"r{n}", own)
+    for n in range(1 + draw(_below(5)) if in_line else draw(_below(6))):
+        places = [names[n % len(names)], names[(n + 1) % len(names)]] if in_line else [pick(draw, names)]
+        places += [pick(draw, names) for _ in range(draw(_below(5 - len(places))))]
+        router = f"r{n}"
+        own = {f"eth{k}": an_interface(draw, router, f"eth{k}", place, taken[place]) for k, place in enumerate(places)}
+        result[router] = Router(router, own)
     return result
 
 
-@st.composite
-def connections(draw: st.DrawFn, version: int) -> FiveTuple:
-    src, dst = draw(st.sampled_from(SOURCES[version])), draw(st.sampled_from(HOSTS[version]))
-    proto, sport, dport = draw(st.sampled_from((TCP, UDP))), draw(st.sampled_from(PORTS)), draw(st.sampled_from(PORTS))
-    return FiveTuple(version, src, dst, proto, sport, dport)
+def a_source(draw: st.DrawFn, version: int) -> int:
+    """A source address; now and then one that no router forwards."""
+    return LOCAL_SOURCE[version] if once_in(draw, 15) else pick(draw, SOURCES[version])
 
 
-@st.composite
-def matches(draw: st.DrawFn, router: Router, macs: Sequence[int]) -> Match:
-    """A match at one of the router's interfaces; `macs` are what eth_src may be."""
-    in_port = draw(st.sampled_from(sorted(router.interfaces)))
-    version = draw(st.sampled_from((IPV4, IPV4, IPV6)))
-    eth_src = draw(st.sampled_from(macs)) if draw(rarely(4)) else None
-    if draw(rarely(6)):
-        connection = draw(connections(version))
+def a_connection(draw: st.DrawFn, version: int) -> FiveTuple:
+    """An exact connection between hosts of the pools."""
+    src, dst = a_source(draw, version), pick(draw, HOSTS[version])
+    return FiveTuple(version, src, dst, pick(draw, (TCP, UDP)), pick(draw, PORTS), pick(draw, PORTS))
+
+
+def macs_on(routers: Mapping[str, Router], bridge: str) -> list[int]:
+    """The router MACs on a bridge."""
+    return [i.mac for r in routers.values() for i in r.interfaces.values() if i.bridge == bridge]
+
+
+def a_match(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Match:
+    """A match at one of the router's interfaces; eth_src, if any, is a host's or a router's that lives there."""
+    in_port = pick(draw, sorted(router.interfaces))
+    version = pick(draw, (IPV4, IPV4, IPV6))
+    neighbours = (*HOST_MACS[:2], *macs_on(routers, router.interfaces[in_port].bridge))
+    eth_src = pick(draw, neighbours) if once_in(draw, 4) else None
+    if once_in(draw, 6):
+        connection = a_connection(draw, version)
         return Match(in_port, Prefix.host(version, connection.dst), eth_src, connection)
-    return Match(in_port, draw(st.sampled_from(PREFIXES[version])), eth_src)
+    return Match(in_port, pick(draw, PREFIXES[version]), eth_src)
 
 
-@st.composite
-def verdicts(draw: st.DrawFn, router: Router, macs_on: Mapping[str, Sequence[int]]) -> Verdict:
+def a_verdict(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Verdict:
     """Mostly forward, mostly to another router."""
-    if draw(rarely(5)):
-        return draw(st.sampled_from((PUNT, DROP)))
-    out = draw(st.sampled_from(sorted(router.interfaces)))
-    there = macs_on[router.interfaces[out].bridge]
-    return Forward(out, draw(st.sampled_from((HOST_MACS[0], HOST_MACS[1], *there, *there, *there))))
+    if once_in(draw, 4):
+        return PUNT if once_in(draw, 2) else DROP
+    out = pick(draw, sorted(router.interfaces))
+    there = macs_on(routers, router.interfaces[out].bridge)
+    return Forward(out, pick(draw, (HOST_MACS[0], HOST_MACS[1], *there, *there, *there)))
 
 
-def macs_by_bridge(routers_: Mapping[str, Router]) -> dict[str, list[int]]:
-    """The router MACs on each bridge."""
-    result: dict[str, list[int]] = {}
-    for router in routers_.values():
-        for interface in router.interfaces.values():
-            result.setdefault(interface.bridge, []).append(interface.mac)
+def a_delegation(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Delegation:
+    """Any delegation that the router may make."""
+    return Delegation(a_match(draw, router, routers), a_verdict(draw, router, routers))
+
+
+def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Delegation]]:
+    """Delegations that make one chain of all routers; the last hands over to a host, or to the first (a loop)."""
+    wide = [pick(draw, WIDE), *several(draw, WIDE, 2)]
+    firsts = [router.interfaces["eth0"] for router in routers.values()]
+    result = {}
+    for n, (name, router) in enumerate(routers.items()):
+        then = firsts[(n + 1) % len(firsts)]
+        is_last = n == len(firsts) - 1
+        loops = then.bridge == router.interfaces["eth1"].bridge and once_in(draw, 4) if is_last else True
+        mac = then.mac if loops else HOST_MACS[0]
+        result[name] = [Delegation(Match("eth0", prefix), Forward("eth1", mac)) for prefix in wide]
     return result
 
 
 @st.composite
-def delegations(draw: st.DrawFn, router: Router, macs_on: Mapping[str, Sequence[int]]) -> Delegation:
-    senders = sorted({mac for macs in macs_on.values() for mac in macs} | set(HOST_MACS[:2]), reverse=True)
-    return Delegation(draw(matches(router, senders)), draw(verdicts(router, macs_on)))
+def networks(draw: st.DrawFn, max_delegations: int = 7) -> Network:
+    """A network of routers with FIBs: no order at all, or a chain with anything on top of it."""
+    bridges = some_bridges(draw)
+    in_line = not once_in(draw, 3)
+    routers = some_routers(draw, sorted(bridges), in_line)
+    base = a_line(draw, routers) if in_line else {}
+    fibs = {}
+    for name, router in routers.items():
+        extra = [a_delegation(draw, router, routers) for _ in range(draw(_below(max_delegations + 1)))]
+        fibs[name] = Fib(base.get(name, []) + extra)
+    return Network(bridges, routers, fibs, pick(draw, (32, 32, 32, 32, 32, 3, 2, 1)))
 
 
 @st.composite
-def networks(draw: st.DrawFn, max_delegations: int = 10) -> Network:
-    """A network of routers with FIBs."""
-    bridges_ = draw(bridges())
-    routers_ = draw(routers(sorted(bridges_)))
-    macs_on = macs_by_bridge(routers_)
-    fibs = {
-        name: Fib(draw(st.lists(delegations(router, macs_on), max_size=max_delegations)))
-        for name, router in routers_.items()
-    }
-    return Network(bridges_, routers_, fibs, draw(st.sampled_from((32, 32, 3, 1, 2))))
-
-
-@st.composite
-def changes(draw: st.DrawFn, network: Network) -> dict[str, list[Change]]:
-    """Delegations set and removed, of one router or several; some are there, some are not."""
-    if not network.routers:
-        return {}
-    macs_on = macs_by_bridge(network.routers)
-    result: dict[str, list[Change]] = {}
-    for name in draw(st.lists(st.sampled_from(sorted(network.routers)), min_size=1, max_size=5)):
-        known = [d.match for d in network.fibs[name]]
-        if known and draw(st.booleans()):
-            change = change_of(draw(st.sampled_from(known)), draw(st.none() | verdicts(network.routers[name], macs_on)))
-        else:
-            new = draw(delegations(network.routers[name], macs_on))
-            change = change_of(new.match, new.verdict)
-        result.setdefault(name, []).append(change)
+def changes(draw: st.DrawFn, network: Network) -> list[tuple[str, Change]]:
+    """(router, delegation set or removed), of one router or several; some are there before, some are not."""
+    result: list[tuple[str, Change]] = []
+    for _ in range(1 + draw(_below(6)) if network.routers else 0):
+        router = network.routers[pick(draw, sorted(network.routers))]
+        known = sorted((d.match for d in network.fibs[router.name]), key=str)
+        match = pick(draw, known) if once_in(draw, 2) and known else a_match(draw, router, network.routers)
+        verdict = None if once_in(draw, 3) else a_verdict(draw, router, network.routers)
+        result.append((router.name, change_of(match, verdict)))
     return result
 
 
-def boundaries(network: Network, version: int) -> list[int]:
-    """Destinations where something may change: first and last of every prefix, one below, one above."""
+def boundaries(network: Network, version: int, routers: Collection[str] | None = None) -> list[int]:
+    """Destinations where something may change: first and last of every prefix, one below, one above.
+
+    Of all routers, or of those named.
+    """
+    names = network.routers.keys() if routers is None else routers
+    prefixes = {d.match.dst for name in names for d in network.fibs[name] if d.match.dst.version == version}
+    own = {value for name in names for v, value in network.own_addresses[name] if v == version}
     edges = {0, (1 << BITS[version]) - 1}
-    prefixes = {d.match.dst for fib in network.fibs.values() for d in fib if d.match.dst.version == version}
-    own = {value for pairs in network.own_addresses.values() for v, value in pairs if v == version}
     for prefix in prefixes | {Prefix.host(version, value) for value in own}:
         edges |= {prefix.value - 1, prefix.value, prefix.last, prefix.last + 1}
     return sorted(e for e in edges if 0 <= e < 1 << BITS[version])
+
+
+def is_local(version: int, dst: int) -> bool:
+    """A destination that no router forwards."""
+    return any(p.covers(version, dst) for p in LOCAL_DESTINATIONS)
 
 
 def known_connections(network: Network) -> list[FiveTuple]:
@@ -226,75 +256,69 @@ def known_connections(network: Network) -> list[FiveTuple]:
 @st.composite
 def packets(draw: st.DrawFn, network: Network) -> Packet:
     """A packet at a boundary of what the network's routers delegated."""
-    here = sorted(network.by_mac)
-    bridge, eth_dst = draw(st.sampled_from(here)) if here else ("br0", HOST_MACS[0])
-    if draw(rarely(12)):
-        eth_dst = draw(st.sampled_from((*HOST_MACS, *ROUTER_MACS[:4], MULTICAST_MAC)))
-    in_port, eth_src = draw(senders(network, bridge))
-    version = draw(st.sampled_from((IPV4, IPV4, IPV6)))
-    lengths = {84} | {i.mtu + k for i in network.interfaces() for k in (0, 1)}
-    common = {
-        "bridge": bridge, "in_port": in_port, "eth_src": eth_src, "eth_dst": eth_dst,
-        "ttl": draw(st.sampled_from((64, 64, 64, 255, 0, 1, 2, 3, 4, 5, 6))),
-        "length": draw(st.sampled_from(sorted(n for n in lengths if n <= network.bridges[bridge].max_mtu))),
-        "vlan": draw(rarely(20)),
-    }  # fmt: skip
-    if draw(rarely(25)):
-        return Packet(version=None, **common)
+    packet = a_frame(draw, network)
+    if once_in(draw, 25):
+        return replace(packet, version=None)
+    target = network.by_mac.get((packet.bridge, packet.eth_dst))
+    spoken = {d.match.dst.version for d in network.fibs[target.router]} if target else ()
+    version = pick(draw, sorted(spoken) or (IPV4, IPV6))
     known = [c for c in known_connections(network) if c.version == version]
-    if known and draw(rarely(3)):
-        c = draw(st.sampled_from(known))
-        return draw(near(Packet(version=version, src=c.src, dst=c.dst, ip_proto=c.ip_proto, sport=c.sport, dport=c.dport, **common)))
-    return draw(ip_packets(version, boundaries(network, version), common))
+    if once_in(draw, 4) and known:
+        c = pick(draw, known)
+        exact = replace(packet, version=version, src=c.src, dst=c.dst, ip_proto=c.ip_proto, sport=c.sport, dport=c.dport)
+        return near(draw, exact)
+    edges = boundaries(network, version, {target.router} if target and once_in(draw, 2) else None)
+    inner = edges if once_in(draw, 10) else [e for e in edges if not is_local(version, e)]
+    packet = replace(packet, version=version, src=a_source(draw, version), dst=pick(draw, inner or edges))
+    if version == IPV6 and once_in(draw, 4):
+        return replace(packet, ip_proto=ICMPV6, icmpv6_type=pick(draw, (128, 132, 133, 134, 135, 136, 137, 138)))
+    proto, sport, dport = pick(draw, (TCP, UDP)), pick(draw, PORTS), pick(draw, PORTS)
+    return near(draw, replace(packet, ip_proto=proto, sport=sport, dport=dport))
 
 
-@st.composite
-def senders(draw: st.DrawFn, network: Network, bridge: str) -> tuple[int, int]:
+def a_frame(draw: st.DrawFn, network: Network) -> Packet:
+    """All of a packet but its addresses and payload, mostly towards an interface that has delegations."""
+    busy = [i for i in network.interfaces() if any(d.match.in_port == i.name for d in network.fibs[i.router])]
+    target = pick(draw, busy) if busy else None
+    bridge = target.bridge if target else pick(draw, sorted(network.bridges))
+    eth_dst = target.mac if target else HOST_MACS[0]
+    if once_in(draw, 15):
+        eth_dst = pick(draw, (*HOST_MACS, *ROUTER_MACS[:4], MULTICAST_MAC))
+    in_port, eth_src = a_sender(draw, network, bridge)
+    ttl = pick(draw, (64, 0, 1, 2, 3, 4, 5, 6, 255)) if once_in(draw, 2) else 64
+    lengths = sorted({i.mtu + k for i in network.interfaces() for k in (0, 1)})
+    lengths = [n for n in lengths if n <= network.bridges[bridge].max_mtu]
+    length = pick(draw, lengths) if once_in(draw, 3) and lengths else 84
+    return Packet(bridge, in_port, eth_src, eth_dst, ttl=ttl, length=length, vlan=once_in(draw, 30))
+
+
+def a_sender(draw: st.DrawFn, network: Network, bridge: str) -> tuple[int, int]:
     """(in_port, eth_src): a host, a router from its own port, or somebody who says to be one."""
-    eth_src = draw(st.sampled_from(HOST_MACS))
-    in_port = draw(st.sampled_from(HOST_PORTS))
+    eth_src, in_port = pick(draw, HOST_MACS), pick(draw, HOST_PORTS)
     owners = [i for i in network.interfaces() if i.bridge == bridge]
-    if owners and draw(rarely(3)):
-        owner = draw(st.sampled_from(owners))
-        eth_src = owner.mac
-        in_port = owner.ofport or in_port
-        if draw(rarely(4)):
-            in_port = draw(st.sampled_from((*HOST_PORTS, *(i.ofport for i in owners if i.ofport))))
-    elif draw(rarely(8)):
-        eth_src = draw(st.sampled_from((*ROUTER_MACS[:4], MULTICAST_MAC)))
+    if once_in(draw, 3) and owners:
+        owner = pick(draw, owners)
+        eth_src, in_port = owner.mac, owner.ofport or in_port
+        if once_in(draw, 5):
+            in_port = pick(draw, (*HOST_PORTS, *(i.ofport for i in owners if i.ofport is not None)))
+    elif once_in(draw, 12):
+        eth_src = pick(draw, (*ROUTER_MACS[:4], MULTICAST_MAC))
     return in_port, eth_src
 
 
-@st.composite
-def ip_packets(draw: st.DrawFn, version: int, destinations: Sequence[int], common: Mapping[str, object]) -> Packet:
-    """TCP, UDP, or ICMPv6 towards one of `destinations`."""
-    dst = draw(st.sampled_from(destinations))
-    src = draw(st.sampled_from(SOURCES[version]))
-    if version == IPV6 and draw(rarely(4)):
-        kind = draw(st.sampled_from((128, 132, 133, 134, 135, 136, 137, 138)))
-        return Packet(version=version, src=src, dst=dst, ip_proto=ICMPV6, icmpv6_type=kind, **common)  # type: ignore[arg-type]
-    proto, sport, dport = draw(st.sampled_from((TCP, UDP))), draw(st.sampled_from(PORTS)), draw(st.sampled_from(PORTS))
-    packet = Packet(version=version, src=src, dst=dst, ip_proto=proto, sport=sport, dport=dport, **common)  # type: ignore[arg-type]
-    return draw(near(packet))
-
-
-@st.composite
 def near(draw: st.DrawFn, packet: Packet) -> Packet:
-    """The packet itself, mostly; or a fragment of it; or with one port changed."""
-    from dataclasses import replace
-
-    kind = draw(st.integers(0, 7))
-    if kind == 7:
+    """The packet itself, mostly; or with another port; or a later or the first fragment of it."""
+    kind = draw(_below(12))
+    if kind == 11:
         return replace(packet, fragment=True)
-    if kind == 6:
+    if kind == 10:
         return replace(packet, fragment=True, sport=0, dport=0)
-    if kind == 5:
-        return replace(packet, dport=packet.dport + 1)
-    return packet
+    return replace(packet, dport=packet.dport + 1) if kind == 9 else packet
 
 
 @st.composite
 def cases(draw: st.DrawFn, count: int = 12) -> tuple[Network, list[Packet]]:
     """A network and packets for it."""
     network = draw(networks())
-    return network, draw(st.lists(packets(network), min_size=1, max_size=count))
+    packet = packets(network)
+    return network, [draw(packet) for _ in range(1 + draw(_below(count)))]
