@@ -12,7 +12,22 @@ from collections.abc import Callable, Sequence
 from fsctl.openflow import const as c
 from fsctl.openflow.actions import encode_actions, encode_instructions
 from fsctl.openflow.match import encode_fields, encode_match, header_and_mask, oxm_of
-from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, GroupChange, RuleChange
+from fsctl.rules import (
+    COOKIE,
+    COOKIE_MASK,
+    Action,
+    CheckLarger,
+    DecTtl,
+    Field,
+    GotoTable,
+    GroupChange,
+    Learn,
+    Normal,
+    Output,
+    Resubmit,
+    RuleChange,
+    ToGroup,
+)
 
 Change = RuleChange | GroupChange
 
@@ -53,7 +68,23 @@ def flow_mod(change: RuleChange, xid: int) -> bytes:
     return message(c.FLOW_MOD, xid, body + encode_instructions(change.actions or ()))
 
 
+_NOT_IN_A_SET = (CheckLarger, Learn, GotoTable)
+_FINAL = (Output, Normal, Resubmit, ToGroup)
+
+
+def runs_as_set(actions: tuple[Action, ...]) -> bool:
+    """Whether a bucket does what these actions say as a list.
+
+    Open vSwitch runs a bucket as an action set (OpenFlow 1.4.1, section 5.10): it keeps one dec_ttl however many there
+    are, silently drops check_pkt_larger and clone, and forwards last and once.
+    """
+    decrements = sum(a.times for a in actions if isinstance(a, DecTtl))
+    early = any(isinstance(a, _FINAL) for a in actions[:-1])
+    return decrements <= 1 and not early and not any(isinstance(a, _NOT_IN_A_SET) for a in actions)
+
+
 def _bucket(actions: tuple[Action, ...]) -> bytes:
+    assert runs_as_set(actions), f"a bucket is an action set, which would not do {actions}"
     body = encode_actions(actions)
     return struct.pack("!HHII4x", 16 + len(body), 0, c.ANY, c.ANY) + body
 

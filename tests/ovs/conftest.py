@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from ovs_driver import Driver
-from ovs_sandbox import Sandbox, available
+from topologies.sandbox import Sandbox, available
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ovs_sandbox import Sandbox
+from topologies.sandbox import Sandbox
 
-from fsctl.rules import RuleChange, GroupChange, RuleKey, RuleTable, Update
+from fsctl.rules import GroupChange, RuleChange, RuleKey, RuleTable, Update
 from fsctl.status import Port, Rejection
 
 HERE = Path(__file__).resolve().parent

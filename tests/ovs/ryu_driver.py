@@ -54,10 +54,6 @@ class RyuDriver(app_manager.RyuApp):
     def flow_stats(self, event: Any) -> None:
         self.seen["flows"] = self.seen.get("flows", 0) + len(event.msg.body)
 
-    @set_ev_cls(ofp_event.EventOFPErrorMsg, MAIN_DISPATCHER)
-    def error(self, event: Any) -> None:
-        self.seen["errors"] = self.seen.get("errors", 0) + 1
-
     def _serve(self) -> None:
         listener = eventlet.listen(os.environ["FSCTL_TEST_SOCKET"], family=socket.AF_UNIX)
         while True:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ovs_sandbox import Sandbox
+from topologies.sandbox import Sandbox
 from ovs_wire import Wire
 
 from fsctl.openflow import FlowDecoder, actions, decode_groups, flow_mod, group_mod, group_text, match, ovs_ofctl_text, requests
@@ -37,8 +37,12 @@ IP, IP6 = Field("eth_type", 0x0800), Field("eth_type", 0x86DD)
 ETH_DST, ETH_SRC = Field("eth_dst", 0x0200_0000_0101), Field("eth_src", 0x0200_0000_0A01)
 V6 = 0xFD00_0001 << 96
 CHAIN: tuple[Action, ...] = (DecTtl(3), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01), Output(3))
-CHECK: tuple[Action, ...] = (CheckLarger(1414), SetField("reg1", 7), Resubmit(3))
-GROUPS = (Group(1, CHAIN), Group(7, CHECK), Group(0x7FFF_FEFF, (DecTtl(1), Normal())))
+CHECK: tuple[Action, ...] = (CheckLarger(1414), Resubmit(4))
+GROUPS = (
+    Group(1, (SetField("reg1", 1), Resubmit(3))),
+    Group(7, (DecTtl(1), *CHAIN[1:])),
+    Group(0x7FFF_FEFF, (Normal(),)),
+)
 
 
 def prefix(version: int, length: int) -> tuple[Field, ...]:
@@ -85,6 +89,8 @@ def shapes() -> list[Rule]:
     rules.append(Rule(RuleKey(2, 10, (ETH_SRC,)), (SetField("in_port", 2), Normal())))
     rules.append(Rule(RuleKey(3, 20, (Field("reg0", 1, 1),)), (Normal(),)))
     rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 7))), CHAIN))
+    rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 8))), CHECK))
+    rules.append(Rule(RuleKey(1, 3, (ETH_DST, IP)), (SetField("reg1", 8), GotoTable(3))))
     rules.append(Rule(RuleKey(3, 10, (IP6, Field("reg1", 0x7FFF_FFFF))), (*CHAIN[:-1], Resubmit(2))))
     return rules
 
@@ -165,7 +171,8 @@ def test_deleting_and_modifying_is_strict_and_ours_only(ovs: Sandbox, bridge: st
 def test_a_rule_of_a_later_fsctl_can_be_deleted(ovs: Sandbox, bridge: str) -> None:
     """Fields and actions that this version does not know survive decoding, so that a diff removes them."""
     cookie = ovs_ofctl_text(Rule(RuleKey(0, 1, ()))).split(",")[0]
-    ovs.ofctl("add-flow", bridge, f"{cookie},priority=5,metadata=0x7/0xf,reg9=4,tcp,tcp_flags=+syn,actions=push_vlan:0x8100,output:2")
+    ovs.ofctl("add-flow", bridge, f"{cookie},priority=5,metadata=0x7/0xf,reg9=4,tcp,tcp_flags=+syn,"
+              "actions=push_vlan:0x8100,output:2")  # fmt: skip
     with Wire(ovs.management(bridge)) as wire:
         ((key, found),) = decoded(wire).items()
         assert found != (Output(2),)
@@ -193,8 +200,8 @@ def _match(version: int) -> st.SearchStrategy[tuple[Field, ...]]:
         value = st.integers(0, (1 << bits) - 1)
         return st.one_of(st.just(()), value.map(lambda v: (Field(name, v),)))
 
-    parts = (named("in_port", 15), named("eth_dst", 48), named("eth_src", 48), _address(version), named("nw_ttl", 8),
-             named("reg0", 32), named("reg1", 32), named("ip_proto", 8), st.sampled_from(((), (Field("nw_frag", 0),))))  # fmt: skip
+    bits = {"in_port": 15, "eth_dst": 48, "eth_src": 48, "nw_ttl": 8, "ip_proto": 8, "reg0": 32, "reg1": 32}
+    parts = (*(named(name, n) for name, n in bits.items()), _address(version), st.sampled_from(((), (Field("nw_frag", 0),))))
     return st.tuples(*parts).map(lambda ps: match_of(IP if version == 4 else IP6, *(f for p in ps for f in p)))
 
 

@@ -1,0 +1,199 @@
+"""What the pipeline rests on: facts about Open vSwitch, each shown by ofproto/trace or by a packet.
+
+    a --1 br-a 2-- r1          r2 --2 br-b 1-- b
+             100 ===== patch ===== 100
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from topologies.sandbox import Sandbox
+from ovs_wire import Wire
+
+from fsctl.model import format_mac
+from fsctl.openflow import flow_mod, group_mod
+from fsctl.rules import (
+    Action,
+    CheckLarger,
+    DecTtl,
+    Field,
+    GotoTable,
+    Group,
+    GroupChange,
+    Learn,
+    Normal,
+    Output,
+    Resubmit,
+    Rule,
+    RuleChange,
+    RuleKey,
+    SetField,
+    ToGroup,
+)
+
+pytestmark = pytest.mark.ovs
+
+A, R1, R2, B = 0x0200_0000_0A01, 0x0200_0000_0101, 0x0200_0000_0102, 0x0200_0000_0B01
+IP = Field("eth_type", 0x0800)
+NORMAL: tuple[Action, ...] = (Normal(),)
+PATCH = 100
+CHAIN: tuple[Action, ...] = (DecTtl(3), SetField("eth_src", R2), SetField("eth_dst", B), Output(PATCH))
+MTU_FRAME = 1014
+BEYOND = "10.0.2.5"
+
+
+class Pair:
+    """Two bridges, and which datapath port is which."""
+
+    def __init__(self, ovs: Sandbox) -> None:
+        self.ovs = ovs
+        ovs.add_bridge("br-a", ports=3)
+        ovs.add_bridge("br-b", ports=3)
+        ovs.add_patch("br-a", "br-b", PATCH)
+        self.datapath_port = dict(re.findall(r"^\s+(\S+) \d+/(\d+):", ovs.appctl("dpif/show"), re.MULTILINE))
+        self.install("br-b", Rule(RuleKey(0, 1, ()), NORMAL), Rule(RuleKey(0, 9, (Field("in_port", PATCH),)), (GotoTable(2),)),
+                     Rule(RuleKey(2, 10, (Field("eth_src", R2),)), (SetField("in_port", 2), Normal())))  # fmt: skip
+
+    def install(self, bridge: str, *rules: Rule, groups: tuple[Group, ...] = ()) -> None:
+        with Wire(self.ovs.management(bridge)) as wire:
+            for group in groups:
+                wire.send(group_mod(GroupChange(group.id, group.actions), next(wire.xids)))
+            for rule in rules:
+                wire.send(flow_mod(RuleChange(rule.key, rule.actions), next(wire.xids)))
+            assert wire.errors() == {}
+
+    def send(self, bridge: str, port: int, src: int, dst: int, ip_dst: str = "192.0.2.1") -> None:  # noqa: PLR0917
+        """A UDP packet arrives."""
+        text = (f"in_port({port}),eth(src={format_mac(src)},dst={format_mac(dst)}),eth_type(0x0800),"
+                f"ipv4(src=10.0.1.1,dst={ip_dst},proto=17,ttl=64,frag=no),udp(src=1,dst=2)")  # fmt: skip
+        self.ovs.appctl("netdev-dummy/receive", f"{bridge}-p{port}", text)
+        time.sleep(0.1)
+
+    def meet(self) -> None:
+        """Everybody has been heard once, so the bridges know them."""
+        self.send("br-a", 1, A, R1)
+        self.send("br-a", 2, R1, A)
+        self.send("br-b", 1, B, R2)
+
+    def trace(self, bridge: str = "br-a", ttl: int = 64, **fields: str) -> str:
+        """The datapath actions for a packet of A's."""
+        flow = {"dl_src": format_mac(A), "dl_dst": format_mac(R1), "nw_src": "10.0.1.1", "nw_dst": BEYOND,
+                "nw_ttl": str(ttl), "nw_proto": "17", "in_port": "1"} | fields  # fmt: skip
+        text = self.ovs.appctl("ofproto/trace", bridge, "ip," + ",".join(f"{k}={v}" for k, v in flow.items()))
+        return text.rpartition("Datapath actions: ")[2].strip()
+
+    def sent(self, bridge: str) -> dict[str, int]:
+        """Packets that left by each port."""
+        found = re.findall(r"port\s+(\w+): rx pkts=\d+.*?tx pkts=(\d+)", self.ovs.ofctl("dump-ports", bridge), re.DOTALL)
+        return {port: int(count) for port, count in found}
+
+    def known_at(self, bridge: str, mac: int) -> str | None:
+        """The port where a bridge has learned a MAC."""
+        found = re.search(rf"^\s*(\S+)\s+\d+\s+{format_mac(mac)}", self.ovs.appctl("fdb/show", bridge), re.MULTILINE)
+        return found and found[1]
+
+
+@pytest.fixture
+def pair(ovs: Sandbox) -> Iterator[Pair]:
+    try:
+        yield Pair(ovs)
+    finally:
+        ovs.del_bridge("br-a")
+        ovs.del_bridge("br-b")
+
+
+def entry(*actions: Action) -> tuple[Rule, ...]:
+    """Guard and one flow switch rule."""
+    match = (Field("eth_dst", R1), IP)
+    return (Rule(RuleKey(0, 1, ()), NORMAL), Rule(RuleKey(0, 3, match), (Learn(), GotoTable(1))), Rule(RuleKey(1, 0, ()), NORMAL),
+            Rule(RuleKey(1, 1048, (*match, Field("ipv4_dst", 0x0A00_0200, 0xFFFF_FF00))), actions))  # fmt: skip
+
+
+REWRITE = f"set(eth(src={format_mac(R2)},dst={format_mac(B)}))"
+BY_GROUP = entry(ToGroup(7))
+THROUGH_GROUP = (Group(7, (SetField("reg1", 7), Resubmit(3))),)
+
+
+def effect(*actions: Action, table: int = 3) -> Rule:
+    return Rule(RuleKey(table, 10, (IP, Field("reg1", 7))), actions)
+
+
+def install_by_group(pair: Pair) -> None:
+    pair.install("br-a", *BY_GROUP, effect(*CHAIN), groups=THROUGH_GROUP)
+
+
+def install_by_register(pair: Pair) -> None:
+    pair.install("br-a", *entry(SetField("reg1", 7), GotoTable(3)), effect(*CHAIN))
+
+
+@pytest.mark.parametrize("how", [install_by_group, install_by_register])
+def test_one_lookup_does_the_whole_chain_and_crosses_to_the_peer_bridge(pair: Pair, how: Callable[[Pair], None]) -> None:
+    how(pair)
+    pair.meet()
+    assert pair.trace() == f"{REWRITE},set(ipv4(ttl=61)),{pair.datapath_port['br-b-p1']}"
+
+
+def test_a_group_bucket_is_an_action_set(pair: Pair) -> None:
+    """Why chains are not in buckets: of three dec_ttl one is done, check_pkt_larger not at all, without a word."""
+    pair.ovs.ofctl("add-group", "br-a", "group_id=5,type=indirect,bucket=actions=check_pkt_larger(1000)->NXM_NX_REG0[0],"
+                   "dec_ttl,dec_ttl,dec_ttl,output:3")  # fmt: skip
+    pair.ovs.ofctl("add-flow", "br-a", "actions=group:5")
+    assert "check_pkt_larger(1000)->NXM_NX_REG0[0],dec_ttl,dec_ttl,dec_ttl" in pair.ovs.ofctl("dump-groups", "br-a")
+    assert pair.trace() == f"set(ipv4(ttl=63)),{pair.datapath_port['br-a-p3']}"
+
+
+def test_too_long_goes_to_the_router_and_the_rest_down_the_chain(pair: Pair) -> None:
+    pair.install("br-a", *BY_GROUP, effect(CheckLarger(MTU_FRAME), Resubmit(4)), effect(*CHAIN, table=4),
+                 Rule(RuleKey(4, 20, (Field("reg0", 1, 1),)), NORMAL), groups=THROUGH_GROUP)  # fmt: skip
+    pair.meet()
+    router, host = pair.datapath_port["br-a-p2"], pair.datapath_port["br-b-p1"]
+    assert pair.trace() == f"check_pkt_len(size={MTU_FRAME},gt({router}),le({REWRITE},set(ipv4(ttl=61)),{host}))"
+
+
+def test_a_ttl_too_small_for_the_chain_reaches_nobody(pair: Pair) -> None:
+    """Why the guard: OVS stops at the dec_ttl that would give 0, and punts."""
+    install_by_group(pair)
+    pair.meet()
+    assert "userspace" in pair.trace(ttl=3)
+    assert pair.datapath_port["br-b-p1"] not in pair.trace(ttl=3).split(",")
+
+
+def test_a_bypassed_sender_stays_known_and_is_not_flooded(pair: Pair) -> None:
+    """Learn: NORMAL with the sender's own address as destination learns it, and has nowhere to send to."""
+    install_by_group(pair)
+    pair.send("br-b", 1, B, R2)
+    before = pair.sent("br-a")
+    pair.ovs.appctl("fdb/flush", "br-a")
+    pair.send("br-a", 1, A, R1, BEYOND)
+    after = pair.sent("br-a")
+    assert pair.known_at("br-a", A) == "1"
+    assert {port: after[port] - before[port] for port in after} == {"LOCAL": 0, "1": 0, "2": 0, "3": 0, "100": 1}
+    assert pair.trace().startswith(REWRITE)
+
+
+def test_a_routers_mac_is_learned_on_its_own_port_of_the_last_bridge(pair: Pair) -> None:
+    install_by_group(pair)
+    pair.send("br-b", 1, B, R2)
+    pair.send("br-a", 1, A, R1, BEYOND)
+    assert pair.known_at("br-b", R2) == "2"
+    assert pair.known_at("br-a", R2) is None
+
+
+def test_normal_never_floods_into_a_link_and_output_still_uses_it(pair: Pair) -> None:
+    """tag=4095 on patch ports."""
+    install_by_group(pair)
+    pair.send("br-b", 1, B, R2)
+    pair.send("br-a", 1, A, 0xFFFF_FFFF_FFFF)
+    assert pair.sent("br-a") == {"LOCAL": 1, "1": 0, "2": 1, "3": 1, "100": 0}
+    pair.send("br-a", 1, A, R1, BEYOND)
+    assert pair.sent("br-a")["100"] == 1
+
+
+def test_an_unknown_destination_behind_the_chain_is_flooded_there_but_not_back(pair: Pair) -> None:
+    install_by_group(pair)
+    pair.send("br-a", 1, A, R1, BEYOND)
+    assert pair.sent("br-b") == {"LOCAL": 1, "1": 1, "2": 0, "3": 1, "100": 0}
