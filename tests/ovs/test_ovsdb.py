@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ovs_sandbox import Sandbox, available
+from topologies.sandbox import Sandbox, available
 
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
