@@ -1,22 +1,21 @@
-"""The controller of a lab: `ryu-manager fsctl.app` as a child process, and REST calls to it."""
+"""The controller of a lab: `ryu-manager fsctl.app` as a child process, and how routers and the host speak to it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fsctl.client import Client
+from fsctl.errors import FsctlError
 from topologies.ovs import LabError, OpenVSwitch, spawn, stop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,20 +28,6 @@ def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def call(method: str, url: str, token: str, body: bytes | None = None, timeout_s: float = 60.0) -> Any:
-    """One REST call; LabError with the server's words if it refuses."""
-    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - http to the lab's own address
-    request.add_header("Authorization", f"Bearer {token}")
-    request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_s) as answer:
-            return json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as e:
-        raise LabError(f"{method} {url}: {e.code} {e.read().decode(errors='replace')}") from e
-    except OSError as e:
-        raise LabError(f"{method} {url}: {e}") from e
 
 
 class Control:
@@ -64,6 +49,8 @@ class Control:
             "admin_token_sha256": self._digest(ADMIN),
             **config,
         }
+        self.client = Client(self.url, self.tokens[ADMIN])
+        """Speaks as the administrator, from the host."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def _digest(self, name: str) -> str:
@@ -89,10 +76,9 @@ class Control:
 
     def _not_ready(self) -> str | None:
         try:
-            call("GET", f"{self.url}/readyz", self.tokens[ADMIN], timeout_s=5)
-        except LabError as e:
+            return "; ".join(self.client.not_ready()) or None
+        except FsctlError as e:
             return str(e)
-        return None
 
     def stop(self) -> None:
         """End it; the bridges keep their rules."""
@@ -103,26 +89,11 @@ class Control:
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def get(self, path: str) -> Any:
-        """As the administrator, from the host."""
-        return call("GET", f"{self.url}{path}", self.tokens[ADMIN])
-
-    def command(self, method: str, path: str, router: str) -> list[str]:
-        """A command line that makes a REST call as `router`; the body comes on standard input."""
+    def command(self, router: str, *arguments: str) -> list[str]:
+        """`fsctl ARGUMENTS --json` as `router`, with its own token; to be run inside its namespace."""
         token = self.directory / f"{router}.token"
         if not token.exists():
             token.touch(mode=0o600)
             token.write_text(self.tokens[router])
-        return ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "topologies.control", method, f"{self.url}{path}", str(token)]
-
-
-def main() -> None:
-    """METHOD URL TOKEN-FILE: one REST call, body on standard input, answer on standard output."""
-    method, url, token = sys.argv[1:]
-    body = sys.stdin.read()
-    answer = call(method, url, Path(token).read_text(), None if body == "null" else body.encode())
-    print(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()
+        environment = [f"FSCTL_URL={self.url}", f"FSCTL_TOKEN_FILE={token}", f"PYTHONPATH={ROOT}"]
+        return ["env", *environment, sys.executable, "-m", "fsctl.cli", "--json", *arguments]

@@ -24,7 +24,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from mininet.log import setLogLevel
 from mininet.net import Mininet
 
 from topologies.control import Control
@@ -70,7 +69,6 @@ class Lab:
     def _start_network(self) -> None:
         # Mininet raises the whole machine's limits before its first network; the lab leaves them alone.
         Mininet.inited = True
-        setLogLevel("warning")
         self.topo.addSwitch(MANAGEMENT)
         for router in self.topo.routers():
             self.topo.addLink(router.name, MANAGEMENT, intfName1="mgmt0", label2=f"{router.name}.m")
@@ -147,22 +145,22 @@ class Lab:
     def delegate(self, *routers: str) -> None:
         """These routers (all, if none is named) delegate all that they route, each from its own namespace."""
         for router in self._chosen(routers):
-            self.request(router.name, "PUT", f"/v1/routers/{router.name}/flows", {"flows": self.topo.flows(router)})
+            self.put(router.name, self.topo.flows(router))
 
     def withdraw(self, *routers: str) -> None:
         """These routers (all, if none is named) take everything back."""
         for router in self._chosen(routers):
-            self.request(router.name, "DELETE", f"/v1/routers/{router.name}/flows")
+            self.put(router.name, [])
 
     def _chosen(self, names: tuple[str, ...]) -> list[Station]:
         return [s for s in self.topo.routers() if not names or s.name in names]
 
-    def request(self, router: str, method: str, path: str, body: Any = None) -> Any:
-        """A REST call by a router, with its own token, from inside its namespace."""
+    def put(self, router: str, flows: list[dict[str, Any]]) -> Any:
+        """`fsctl flows put` by a router, with its own token, from inside its namespace; what fsctl answers."""
         if self.control is None:
             raise LabError("the controller has not been started")
-        answer = self[router].execute(*self.control.command(method, path, router), stdin=json.dumps(body))
-        return json.loads(answer)
+        command = self.control.command(router, "flows", "put", router, "-")
+        return json.loads(self[router].execute(*command, stdin=json.dumps(flows)))
 
 
 def topo_order(topo: RoutedTopo) -> list[Station]:

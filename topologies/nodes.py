@@ -7,15 +7,21 @@ the lab's own, marked with `external_ids:fsctl-lab`.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
+import mininet.log
 from mininet.link import Link
 from mininet.node import Host, Switch
 
 from topologies.ovs import OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station, subnet_of
+
+# Mininet makes its own class that of every logger to come, other libraries' too.
+logging.setLoggerClass(logging.Logger)
+mininet.log.setLogLevel("warning")
 
 MARK = "fsctl-lab"
 OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")

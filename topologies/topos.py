@@ -97,3 +97,22 @@ class Uplink(RoutedTopo):
         self.host("b", far, 2)
         self.router("r1", (inner, 0, 2), (outer, 1, 1))
         self.router("gw", (lan, 1, 254), (far, 2, 1), delegates=False)
+
+
+class Measured(Chain):
+    """A chain whose two hosts also share a bridge that fsctl does not know: the ceiling to measure against.
+
+    ::
+
+        A --- [b0] --- r1 --- ... rn --- [bn] --- B
+        +---------------- [plain] ----------------+
+                           200
+    """
+
+    CEILING_SUBNET = 200
+
+    def build(self, n: int = 1, mtu: int = DEFAULT_MTU) -> None:
+        super().build(n, mtu)
+        plain = self.bridge("plain", managed=False)
+        for number, name in enumerate(("a", "b"), start=1):
+            self.attach(self.stations[name], plain, self.CEILING_SUBNET, number)
