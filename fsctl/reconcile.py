@@ -30,14 +30,11 @@ from fsctl.rules import (
 Change = RuleChange | GroupChange
 
 LAST_TABLE_MISS = 1
-"""Rules of this priority or below are a table's "else": first to come, last to go."""
+"""Rules of this priority or below are a table's "else": first rules to come, last to go."""
 
-_ADD_RANK = {"else": 0, EGRESS: 10, "group": 20, MTU: 30, GUARD: 40, FLOW_SWITCH: 50}
+_ADD_RANK = {"group": 0, "else": 10, EGRESS: 20, MTU: 30, GUARD: 40, FLOW_SWITCH: 50}
 _REMOVE_RANK = {FLOW_SWITCH: 60, MTU: 70, GUARD: 80, EGRESS: 90, "else": 100, "group": 110}
-"""When each table's (or kind's) changes are made; modifications come with the additions.
-
-The MTU table follows the groups because a later pipeline may let its rules name groups; groups are removed last of all.
-"""
+"""When each table's (or kind's) changes are made; modifications come with the additions."""
 _LAST_ADD, _FIRST_REMOVE = 59, 60
 
 

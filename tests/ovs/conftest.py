@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from ovs_driver import Driver
+
 from topologies.sandbox import Sandbox, available
 
 

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from topologies.sandbox import Sandbox
-
 from fsctl.rules import GroupChange, RuleChange, RuleKey, RuleTable, Update
 from fsctl.status import Port, Rejection
+from topologies.sandbox import Sandbox
 
 HERE = Path(__file__).resolve().parent
 START_TIMEOUT_S = 30.0

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from topologies.sandbox import Sandbox
 from ovs_wire import Wire
 
 from fsctl.openflow import FlowDecoder, actions, decode_groups, flow_mod, group_mod, group_text, match, ovs_ofctl_text, requests
@@ -30,6 +29,7 @@ from fsctl.rules import (
     ToGroup,
     match_of,
 )
+from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
 

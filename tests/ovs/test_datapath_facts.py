@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from topologies.sandbox import Sandbox
 from ovs_wire import Wire
 
 from fsctl.model import format_mac
@@ -34,6 +33,7 @@ from fsctl.rules import (
     SetField,
     ToGroup,
 )
+from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
 
@@ -66,7 +66,7 @@ class Pair:
                 wire.send(flow_mod(RuleChange(rule.key, rule.actions), next(wire.xids)))
             assert wire.errors() == {}
 
-    def send(self, bridge: str, port: int, src: int, dst: int, ip_dst: str = "192.0.2.1") -> None:  # noqa: PLR0917
+    def send(self, bridge: str, port: int, src: int, dst: int, ip_dst: str = "192.0.2.1") -> None:
         """A UDP packet arrives."""
         text = (f"in_port({port}),eth(src={format_mac(src)},dst={format_mac(dst)}),eth_type(0x0800),"
                 f"ipv4(src=10.0.1.1,dst={ip_dst},proto=17,ttl=64,frag=no),udp(src=1,dst=2)")  # fmt: skip

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 from ovs_driver import Driver
-from topologies.sandbox import Sandbox
 from ovs_wire import Wire
 
 from fsctl.errors import UnavailableError
@@ -33,6 +32,7 @@ from fsctl.rules import (
     SetField,
     ToGroup,
 )
+from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
 

@@ -1,0 +1,177 @@
+"""Laws of the difference: it leads there, every step of the way is one that a switch takes, and every cut of it is safe."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsctl.errors import InvalidError
+from fsctl.openflow.errors import OUT_OF_GROUPS, TABLE_FULL, OpenFlowError
+from fsctl.reconcile import Change, apply, dependents, diff, order
+from fsctl.rules import (
+    EGRESS,
+    FLOW_SWITCH,
+    GUARD,
+    MTU,
+    Action,
+    DecTtl,
+    Field,
+    GroupChange,
+    Normal,
+    Output,
+    Resubmit,
+    RuleChange,
+    RuleKey,
+    RuleTable,
+    SetField,
+    ToGroup,
+    Update,
+)
+from fsctl.southbound.refusal import FOREIGN, Refusals
+
+NORMAL: tuple[Action, ...] = (Normal(),)
+R1, R2 = 0x0200_0000_0101, 0x0200_0000_0102
+
+
+def guard(mac: int, priority: int = 6) -> RuleKey:
+    return RuleKey(GUARD, priority, (Field("eth_dst", mac),))
+
+
+def flow(n: int, mac: int = R1, priority: int = 1048) -> RuleKey:
+    return RuleKey(FLOW_SWITCH, priority, (Field("eth_dst", mac), Field("ipv4_dst", n)))
+
+
+def egress(mac: int) -> RuleKey:
+    return RuleKey(EGRESS, 10, (Field("eth_src", mac),))
+
+
+def by_register(n: int) -> RuleKey:
+    return RuleKey(MTU, 10, (Field("reg1", n),))
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> RuleTable:
+    """Small pools, so that two tables share places and groups."""
+    groups = draw(st.dictionaries(st.integers(1, 4), st.sampled_from((NORMAL, (Output(1),), (DecTtl(1), Output(2))))))
+    choices = st.sampled_from((NORMAL, (), (Output(3),), *((ToGroup(n),) for n in groups)))
+    places = st.one_of(
+        st.builds(flow, st.integers(0, 5), st.sampled_from((R1, R2)), st.sampled_from((0, 1000, 1048))),
+        st.builds(guard, st.sampled_from((R1, R2)), st.sampled_from((1, 6))),
+        st.builds(egress, st.sampled_from((R1, R2))),
+        st.builds(by_register, st.integers(1, 4)),
+    )
+    return RuleTable(draw(st.dictionaries(places, choices, max_size=12)), groups)
+
+
+@given(tables(), tables())
+def test_the_difference_leads_from_one_to_the_other(have: RuleTable, want: RuleTable) -> None:
+    update = diff(want, have, "br-a")
+    assert update.bridge == "br-a"
+    assert apply(update, have) == want
+    assert bool(update) == (have != want)
+
+
+@given(tables(), tables())
+def test_a_difference_is_as_small_as_can_be(have: RuleTable, want: RuleTable) -> None:
+    kept = sum(have.rules[k] == a for k, a in want.rules.items() if k in have.rules)
+    kept += sum(have.groups[n] == a for n, a in want.groups.items() if n in have.groups)
+    places = len(have.rules.keys() | want.rules.keys()) + len(have.groups.keys() | want.groups.keys())
+    assert len(diff(want, have, "br-a").changes) == places - kept
+
+
+@given(tables(), tables(), st.randoms(use_true_random=False))
+def test_changes_in_any_order_come_into_one_that_a_switch_takes(have: RuleTable, want: RuleTable, rnd: random.Random) -> None:
+    changes = diff(want, have, "br-a").changes
+    rnd.shuffle(changes)
+    assert apply(Update("br-a", order(changes)), have) == want
+
+
+@given(tables(), tables())
+def test_wherever_the_way_is_cut_rules_name_groups_that_are_there(have: RuleTable, want: RuleTable) -> None:
+    """And no rule that shall stay is lost on the way, which deleting its group would do."""
+    changes, table = diff(want, have, "br-a").changes, have
+    for change in changes:
+        table = apply(Update("br-a", [change]), table)
+        assert {a.group for acts in table.rules.values() for a in acts if isinstance(a, ToGroup)} <= table.groups.keys()
+        assert have.rules.keys() & want.rules.keys() <= table.rules.keys()
+
+
+def kinds(changes: list[Change]) -> list[str]:
+    names = {GUARD: "guard", FLOW_SWITCH: "flow", EGRESS: "egress", MTU: "mtu"}
+    return [
+        ("-" if c.actions is None else "+") + ("group" if isinstance(c, GroupChange) else names[c.key.table]) for c in changes
+    ]
+
+
+def test_the_order_of_kinds() -> None:
+    keys = [flow(1), guard(R1), by_register(1), egress(R1)]
+    changes: list[Change] = [GroupChange(1, None), GroupChange(2, NORMAL)]
+    changes += [RuleChange(k, None, False) for k in keys] + [RuleChange(k, NORMAL) for k in keys]
+    assert kinds(order(changes)) == [
+        "+group", "+egress", "+mtu", "+guard", "+flow", "-flow", "-mtu", "-guard", "-egress", "-group",
+    ]  # fmt: skip
+
+
+def test_more_specific_rules_come_first_and_a_tables_else_before_all() -> None:
+    keys = [flow(1, priority=p) for p in (1000, 1064, 0, 5000)]
+    assert [c.key.priority for c in order([RuleChange(k, NORMAL) for k in keys])] == [0, 5000, 1064, 1000]  # type: ignore[union-attr]
+    assert [c.key.priority for c in order([RuleChange(k, None, False) for k in keys])] == [1000, 1064, 5000, 0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [RuleChange(flow(1), (ToGroup(9),)), GroupChange(1, NORMAL, True), GroupChange(9, NORMAL, False)],
+    ids=["rule without its group", "group added twice", "group modified before it is there"],
+)
+def test_apply_refuses_what_a_switch_refuses(change: Change) -> None:
+    with pytest.raises(InvalidError):
+        apply(Update("br-a", [change]), RuleTable({}, {1: NORMAL}))
+
+
+def test_what_needs_a_refused_change_goes_with_it() -> None:
+    mtu_rule = RuleChange(by_register(5), (Output(2),))
+    group, other_group = (GroupChange(n, (SetField("reg1", n), Resubmit(MTU))) for n in (5, 6))
+    rule, other_rule = RuleChange(flow(1), (ToGroup(5),)), RuleChange(flow(2), (ToGroup(6),))
+    changes: list[Change] = [mtu_rule, group, other_group, rule, other_rule]
+    assert dependents([mtu_rule], changes) == [group, rule]
+    assert dependents([rule], changes) == []
+    assert dependents([RuleChange(by_register(5), None, False)], changes) == []
+
+
+def test_no_bypass_without_its_guard_nor_into_a_missing_egress_rule() -> None:
+    refused_guard, refused_egress = RuleChange(guard(R1), NORMAL), RuleChange(egress(R2), NORMAL)
+    to_r1, to_r2 = RuleChange(flow(1), NORMAL), RuleChange(flow(1, R2), NORMAL)
+    here = GroupChange(1, (DecTtl(1), SetField("eth_src", R2), Resubmit(EGRESS)))
+    away = GroupChange(2, (DecTtl(1), SetField("eth_src", R2), Output(100)))
+    assert dependents([refused_guard], [refused_guard, to_r1, to_r2]) == [to_r1]
+    assert dependents([refused_egress], [refused_egress, here, away]) == [here]
+
+
+def test_a_full_table_takes_the_later_additions_to_it_along() -> None:
+    changes: list[Change] = [RuleChange(guard(R2), NORMAL), *(RuleChange(flow(n), NORMAL) for n in range(1, 6))]
+    changes[3], changes[5] = RuleChange(flow(3), (), False), RuleChange(flow(5), None, False)
+    refusals = Refusals(changes)
+    refusals.refuse({2: OpenFlowError(9, *TABLE_FULL)})
+    assert refusals.changes == [changes[0], changes[1], changes[3], changes[5]]
+    assert [(r.key, r.error) for r in refusals.rejections] == [(flow(n), "OFPFMFC_TABLE_FULL") for n in (2, 4)]
+
+
+def test_groups_that_do_not_fit_take_their_rules_along() -> None:
+    changes: list[Change] = [GroupChange(1, NORMAL), GroupChange(2, NORMAL), RuleChange(flow(1), (ToGroup(1),)),
+                             RuleChange(flow(2), (ToGroup(2),))]  # fmt: skip
+    refusals = Refusals(changes)
+    refusals.refuse({1: OpenFlowError(9, *OUT_OF_GROUPS)})
+    assert refusals.changes == [changes[0], changes[2]]
+    assert {r.key for r in refusals.rejections} == {2, flow(2)}
+    assert {(r.type, r.code) for r in refusals.rejections} == {OUT_OF_GROUPS}
+
+
+def test_only_additions_keep_off_what_others_hold() -> None:
+    changes: list[Change] = [RuleChange(flow(1), NORMAL), RuleChange(flow(2), NORMAL, False), RuleChange(flow(3), NORMAL)]
+    refusals = Refusals(changes)
+    refusals.keep_off({flow(1), flow(2)})
+    assert refusals.changes == changes[1:]
+    assert [(r.key, r.error) for r in refusals.rejections] == [(flow(1), FOREIGN)]
