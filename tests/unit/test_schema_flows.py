@@ -270,3 +270,29 @@ def test_the_same_connection_twice() -> None:
     with pytest.raises(InvalidError, match=r"flows\[0\] and flows\[1\]"):
         read([with_tcp(), with_tcp()])
     assert len(read([with_tcp(), with_tcp(tcp_src=40001), with_match(ipv4_dst="10.0.2.5")])) == 3
+
+
+FULL = GOOD | {
+    "match": {"in": "eth0", "eth_dst": format_mac(ETH0), "eth_src": "02:00:00:00:00:0a", "ipv4_dst": "10.0.2.0/24"},
+    "set": {"eth_dst": "02:00:00:00:00:0b", "eth_src": format_mac(ETH1)},
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("match", "in"), ("match", "eth_dst"), ("match", "eth_src"), ("set", "eth_dst"), ("set", "eth_src"), ("action",), ("out",)],
+)
+def test_a_known_shape_with_one_text_wrong(path: tuple[str, ...]) -> None:
+    wrong = copy.deepcopy(FULL)
+    wrong["match"]["ipv4_dst"] = "10.0.3.0/24"
+    assert len(read([FULL, wrong])) == 2
+    place = wrong[path[0]] if len(path) > 1 else wrong
+    place[path[-1]] = "02:00:00:00:01:02"  # eth1's own: right in none of these places but set.eth_src
+    if path == ("set", "eth_src"):
+        place[path[-1]] = format_mac(ETH0)
+    if path == ("match", "eth_src"):
+        assert [c.part[2] for c in read([FULL, wrong])] == [parse_mac("02:00:00:00:00:0a"), ETH1]
+        return
+    with pytest.raises(InvalidError) as caught:
+        read([FULL, wrong])
+    assert caught.value.field == f"flows[1].{'.'.join(path)}"
