@@ -80,7 +80,8 @@ class Kernel:
 
 def bzimage_payload(image: bytes) -> bytes:
     """The compressed kernel inside a bzImage (Linux, Documentation/x86/boot.rst: payload_offset, payload_length)."""
-    assert image[0x202:0x206] == b"HdrS" or image[0x202:0x206], "not a bzImage"
+    if image[0x202:0x206] != b"HdrS":
+        raise ValueError("not a bzImage: the boot protocol's signature is missing")
     start = (image[0x1F1] + 1) * 512 + int.from_bytes(image[0x248:0x24C], "little")
     return image[start : start + int.from_bytes(image[0x24C:0x250], "little")]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shlex
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topologies.labs.plan import MGMT_HOST, REST_PORT, Plan
+from topologies.labs.plan import MGMT_HOST, REST_PORT, Nic, Plan, destination
 from topologies.labs.remote import LabError, Station
 
 URL = f"http://{MGMT_HOST}:{REST_PORT}"
@@ -49,16 +52,63 @@ def configuration(plan: Plan, tokens: Tokens, *, store: str, ovsdb: str) -> str:
     return json.dumps(config, indent=2) + "\n"  # JSON is YAML
 
 
-class Rest:
-    """fsctl's REST, asked from where the bridges are."""
+class Fsctl:
+    """A running controller, asked over REST from where the bridges are."""
 
-    def __init__(self, station: Station, token: str) -> None:
-        self._station, self._token = station, token
+    def __init__(self, station: Station, plan: Plan, token: str) -> None:
+        self._station, self._plan, self._token = station, plan, token
 
-    def get(self, path: str) -> Any:
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON answer; LabError if it is no success."""
-        out = self._station.run(f"curl -sS --fail-with-body -m 20 -H 'Authorization: Bearer {self._token}' {URL}{path}")
+        data = "" if body is None else "-H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body))
+        out = self._station.run(
+            f"curl -sS --fail-with-body -m 30 -X {method} -H 'Authorization: Bearer {self._token}' {data} '{URL}{path}'"
+        )
         try:
             return json.loads(out)
         except ValueError as e:
             raise LabError(f"{path}: {out}") from e
+
+    def wait_until_ready(self, timeout_s: float = 120) -> None:
+        """Until every bridge is connected and in step."""
+        self._station.until(f"curl -sS -m 10 {URL}/readyz", '"ready"', timeout_s)
+
+    def ofport_of(self, nic: Nic) -> int:
+        """The OpenFlow number of the port of a guest's card, found by the MAC that Xen or libvirt left in OVSDB."""
+        find = f"ovs-vsctl --bare --columns=ofport find interface 'external_ids:attached-mac=\"{nic.mac}\"'"
+        found = self._station.run(find).split()
+        if len(found) != 1:
+            raise LabError(f"expected one port with attached-mac {nic.mac}, found {found}")
+        return int(found[0])
+
+    def bypassed_hops(self, chain: int, back: bool = False) -> int:
+        """How many routers the installed rule for nodea -> nodeb (or back) bypasses; 0 where there is no rule."""
+        plan = self._plan
+        router = plan.routers[chain - 1 if back else 0]
+        sender = plan.nodeb.nics[chain] if back else plan.nodea.nics[0]
+        report = self.ask("POST", "/v1/walk", {
+            "bridge": sender.bridge, "in_port": self.ofport_of(sender), "eth_src": sender.mac,
+            "eth_dst": router.nics[1 if back else 0].mac,
+            "ipv4_src": sender.address.split("/")[0],
+            "ipv4_dst": plan.nodea.nics[0].address.split("/")[0] if back else destination(chain),
+        })  # fmt: skip
+        return len(report["hops"]) if report["rule"] and report["end"] == "bridged" else 0
+
+    def wait_for_bypass(self, enabled: bool, timeout_s: float = 120, chains: Sequence[int] | None = None) -> None:
+        """Until all chains are bypassed whole in both directions, or none is; LabError after `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        chains = range(1, self._plan.length + 1) if chains is None else chains
+        waiting = [(chain, back) for chain in chains for back in (False, True)]
+        while waiting:
+            chain, back = waiting[0]
+            if self.bypassed_hops(chain, back) == (chain if enabled else 0):
+                waiting.pop(0)
+            elif time.monotonic() > end:
+                raise LabError(f"chain {chain} is {'not ' if enabled else 'still '}bypassed: {self.ask('GET', '/v1/rules')}")
+
+
+def lab_bypass(station: Station, plan: Plan, fsctl: Fsctl, enabled: bool) -> None:
+    """Start the routers' agents, or end them in order, which withdraws what they delegated."""
+    for router in plan.routers:
+        station.run(f"lab-agent {'start' if enabled else 'stop'}", guest=router.mgmt)
+    fsctl.wait_for_bypass(enabled)

@@ -15,9 +15,9 @@ from topologies.labs import cache, debian
 
 GUEST = Path(__file__).parent / "guest"
 MODULES = ("xen-netfront", "virtio_pci", "virtio_net", "nf_tables")
-HOST_PACKAGES = ("busybox-static", "iperf3", "iputils-ping", "traceroute", "libc6")
+HOST_PACKAGES = ("busybox-static", "iperf3", "libc6")
 ROUTER_PACKAGES = (*HOST_PACKAGES, "iproute2", "nftables", "python3")
-HOST_PROGRAMS = ("bin/busybox", "usr/bin/iperf3", "bin/ping", "usr/bin/traceroute.db")
+HOST_PROGRAMS = ("bin/busybox", "usr/bin/iperf3")
 ROUTER_PROGRAMS = ("bin/ip", "bin/ss", "sbin/tc", "sbin/bridge", "usr/sbin/nft", "usr/bin/python3.11")
 UNUSED_STDLIB = (
     "__pycache__", "test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data",
@@ -82,7 +82,6 @@ def _fill(stage: Path, kernel: debian.Kernel, router: bool) -> None:
     tree = _debian_tree(ROUTER_PACKAGES)
     programs = HOST_PROGRAMS + (ROUTER_PROGRAMS if router else ())
     _copy_programs(tree, [Path(p) for p in programs], stage)
-    (stage / "usr/bin/traceroute").symlink_to("traceroute.db")
     modules = kernel.modules(MODULES)
     for module in modules:
         shutil.copy2(module, stage / "modules")

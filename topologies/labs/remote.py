@@ -58,8 +58,9 @@ class PipeChannel:
     """A station running as a child process."""
 
     def __init__(self, argv: list[str]) -> None:
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin and self._process.stdout
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
 
     def send(self, data: bytes) -> None:
@@ -70,10 +71,10 @@ class PipeChannel:
         readable, _, _ = select.select([self._out], [], [], timeout_s)
         if not readable:
             return b""
-        data = self._out.raw.read(65536) if hasattr(self._out, "raw") else self._out.read(65536)
+        data = self._out.read(65536)
         if not data:
             raise LabError("the station has ended")
-        return bytes(data)
+        return data
 
     def close(self) -> None:
         self._in.close()

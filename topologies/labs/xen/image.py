@@ -101,6 +101,7 @@ def _install_lab(root: Path) -> None:
     shutil.copy2(initramfs(guest_kernel, router=True), lab / "router.cpio.gz")
     shutil.copy2(HERE / "dom0/init", lab / "init")
     shutil.copy2(HERE.parent / "station.py", lab / "station.py")
+    shutil.copy2(HERE / "dom0/switches.py", lab / "switches.py")
 
 
 def _initrd(kernel: debian.Kernel) -> Path:
@@ -124,7 +125,11 @@ def _initrd(kernel: debian.Kernel) -> Path:
 def _hypervisor() -> Path:
     package = debian.unpacked(debian.HYPERVISOR)
     (packed,) = package.glob("boot/xen-*.gz")
-    return cache.build("xen.elf", cache.fingerprint(packed), lambda path: path.write_bytes(gzip.decompress(packed.read_bytes())) and None)
+
+    def make(path: Path) -> None:
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+
+    return cache.build("xen.elf", cache.fingerprint(packed), make)
 
 
 def image() -> Image:

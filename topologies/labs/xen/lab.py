@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from topologies.labs.fsctl_setup import URL, Fsctl, Tokens, configuration, lab_bypass
 from topologies.labs.plan import MGMT_BRIDGE, MGMT_HOST, Guest, Nic, Plan
 from topologies.labs.xen.image import Image
 from topologies.labs.xen.machine import Machine
@@ -38,9 +39,10 @@ on_crash = "destroy"
 class XenLab:
     """A booted Xen host. Use as a context manager: nothing runs on after it."""
 
-    def __init__(self, machine: Machine, plan: Plan) -> None:
-        self.machine, self.plan = machine, plan
+    def __init__(self, machine: Machine, plan: Plan, tokens: Tokens) -> None:
+        self.machine, self.plan, self.tokens = machine, plan, tokens
         self.station = machine.station
+        self.fsctl = Fsctl(self.station, plan, tokens.admin)
 
     @classmethod
     def boot(cls, image: Image, scheduler: str, plan: Plan) -> XenLab:
@@ -51,7 +53,18 @@ class XenLab:
         except BaseException:
             machine.close()
             raise
-        return cls(machine, plan)
+        return cls(machine, plan, Tokens.for_plan(plan))
+
+    def set_up(self) -> None:
+        """Everything of docs/xen.md, from a bare dom0 to routers that have delegated."""
+        self.add_bridges()
+        self.start_controller()
+        for guest in self.plan.guests:
+            if guest.is_router:
+                self.provision(guest)
+            self.create(guest)
+        for guest in self.plan.guests:
+            self.wait_for(guest)
 
     def __enter__(self) -> XenLab:
         return self
@@ -66,6 +79,28 @@ class XenLab:
         for name in (*self.plan.bridges, MGMT_BRIDGE):
             self.station.run(f"ip link set {name} up")
         self.station.run(f"ip addr replace {MGMT_HOST}/24 dev {MGMT_BRIDGE}")
+
+    def start_controller(self) -> None:
+        """`ryu-manager fsctl.app` in dom0."""
+        config = configuration(
+            self.plan, self.tokens, store="/var/lib/fsctl/fsctl.db", ovsdb="unix:/var/run/openvswitch/db.sock"
+        )
+        self.station.put(f"{FSCTL}/fsctl.yaml", config, mode=0o600)
+        self.station.run(
+            f"mkdir -p /var/lib/fsctl; FSCTL_CONFIG={FSCTL}/fsctl.yaml setsid ryu-manager fsctl.app"
+            " > /var/log/fsctl.log 2>&1 < /dev/null & echo $! > /run/fsctl.pid"
+        )
+        self.fsctl.wait_until_ready()
+
+    def provision(self, guest: Guest) -> None:
+        """What vif-fsctl shall write to the guest's vm-data/fsctl/ whenever it starts."""
+        values = {"url": URL, "router": guest.name, "token": self.tokens.routers[guest.name]}
+        for key, value in values.items():
+            self.station.put(f"{FSCTL}/xen/{guest.name}/{key}", value + "\n", mode=0o600)
+
+    def bypass(self, enabled: bool) -> None:
+        """Let the routers' agents delegate, or not."""
+        lab_bypass(self.station, self.plan, self.fsctl, enabled)
 
     def create(self, guest: Guest) -> None:
         """`xl create`; returns before the guest has booted."""

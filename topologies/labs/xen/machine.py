@@ -7,7 +7,6 @@ nanoseconds each, idle time skipped. What else this computer does then changes n
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -48,9 +47,8 @@ class Machine:
         argv = self._command(image, scheduler, resume=snapshot is not None)
         with (self.folder / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=lambda: os.nice(NICE) and None,
-            )  # fmt: skip
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
         self._qmp = Qmp(self._wait_for("qmp.sock"))
         self._channel = SocketChannel(self._wait_for("station.sock"))
         self.station = Station(self._channel)
@@ -61,7 +59,7 @@ class Machine:
             return ["-chardev", f"socket,id={name},path={path},server=on,wait=off,logfile={log}", "-serial", f"chardev:{name}"]
 
         return [
-            "qemu-system-x86_64", "-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1",
+            "nice", "-n", str(NICE), "qemu-system-x86_64", "-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1",
             "-cpu", CPU, "-m", str(MEMORY_MIB), "-display", "none", "-vga", "none", "-net", "none", "-no-reboot",
             *serial("console"), *serial("station"), "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
             "-drive", f"file={self.disk},format=qcow2,if=none,id=disk,cache=unsafe", "-device", "virtio-blk-pci,drive=disk",
