@@ -48,7 +48,7 @@ class Policy:
 
 
 def usable_interfaces(state: State, interfaces: Mapping[int, str]) -> dict[int, str]:
-    """Interface index -> fsctl's name, by MAC address, for those that are up and their own master.
+    """Interface index -> fsctl's name, by MAC address, for those that are up, their own master, and dumped since.
 
     Two devices with the MAC of one fsctl interface: neither, since nobody can tell which one packets come from.
     """
@@ -56,7 +56,8 @@ def usable_interfaces(state: State, interfaces: Mapping[int, str]) -> dict[int, 
     for link in state.links.values():
         if link.mac is not None and link.mac in interfaces and link.kind not in VIRTUAL_KINDS:
             found.setdefault(interfaces[link.mac], []).append(link.index)
-    return {at[0]: name for name, at in found.items() if len(at) == 1 and state.links[at[0]].up and not state.links[at[0]].master}
+    alone = {name: at[0] for name, at in found.items() if len(at) == 1 and at[0] not in state.suspects}
+    return {i: name for name, i in alone.items() if state.links[i].up and not state.links[i].master}
 
 
 def is_link_scope(version: int, key: Key) -> bool:

@@ -70,6 +70,8 @@ class Fold:
     def resynced(self) -> None:
         """A whole dump was taken in."""
         self.state.links_changed = False
+        self._all_dirty |= bool(self.state.suspects)
+        self.state.suspects.clear()
         for rib in self.state.ribs.values():
             rib.uncertain = False
 
@@ -115,6 +117,14 @@ class Fold:
     def names(self) -> Mapping[int, str]:
         """Interface index -> fsctl's name, of the interfaces that can be used now."""
         return self._decider.names
+
+    def decision(self, version: int, address: int) -> Decision | None:
+        """What was decided for one destination: the decision at the longest prefix that covers it."""
+        decisions = self._decisions[version]
+        key: Key | None = address << 8 | BITS[version]
+        if key not in decisions:
+            key = parent_of(version, address << 8 | BITS[version], decisions, self._lengths[version])
+        return None if key is None else decisions[key]
 
     def holes(self) -> Counter[str]:
         """How many prefixes are left to the router, by reason."""

@@ -43,6 +43,10 @@ class Rib:
         """Every route for exactly this prefix."""
         return self._routes.get(key, ())
 
+    def all(self) -> Iterator[Route]:
+        """Every route."""
+        return (route for there in self._routes.values() for route in there)
+
     def add(self, route: Route, *, in_place: bool) -> bool:
         """A route is there; `in_place` if it took the place of the first of its slot. True if that is news."""
         if route.table not in (MAIN, LOCAL):

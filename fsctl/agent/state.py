@@ -43,6 +43,8 @@ class State:
         """Addresses with a usable neighbour entry, and on which interfaces."""
         self.host_order = {v: Sorted() for v in VERSIONS}
         self.links_changed = False
+        self.suspects: set[int] = set()
+        """Links that came back up: the kernel may have dropped routes over them without a word (hazard 23)."""
 
     def apply(self, event: Event) -> Iterable[Place | NeighKey | int] | None:
         """Take one event in. What changed: places, neighbours, next-hop objects; None: anything may have."""
@@ -74,8 +76,11 @@ class State:
         return ((route.version, route.key),)
 
     def _apply_link(self, link: Link, gone: bool) -> Iterable[Place] | None:
-        if (None if gone else link) == self.links.get(link.index):
+        old = self.links.get(link.index)
+        if (None if gone else link) == old:
             return ()
+        if old is not None and link.up and not old.up:
+            self.suspects.add(link.index)
         if gone:
             del self.links[link.index]
         else:

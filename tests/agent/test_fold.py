@@ -171,7 +171,7 @@ def test_hazard_24_duplicates_are_a_hole_until_a_dump_tells() -> None:
     fold = folded([*base(), GATEWAY, DEFAULT, Event(neigh(ETH1, "10.0.1.8", C)), FAR, second])
     assert texts(fold.delegations())["10.9.0.0/16"] == "Punt"
     assert fold.wants_resync()
-    fold.resync(Route, [r for key in fold.state.ribs[IPV4] for r in fold.state.ribs[IPV4].at(key) if r != FAR.value])
+    fold.resync(Route, [r for r in fold.state.ribs[IPV4].all() if r != FAR.value])
     fold.settle()
     assert texts(fold.delegations())["10.9.0.0/16"] == VIA_C
 
@@ -219,6 +219,16 @@ def test_hazard_23_a_link_that_goes_takes_all_with_it_and_asks_for_a_dump() -> N
     fold.settle()
     assert list(fold.delegations()) == []
     assert fold.wants_resync()
+
+
+def test_hazard_23_a_link_that_comes_back_is_used_after_a_dump_only() -> None:
+    """The kernel may have dropped routes over it without a word."""
+    fold = folded([*base(), GATEWAY, FAR, Event(link(ETH1, up=False)), Event(link(ETH1))])
+    assert list(fold.delegations()) == []
+    fold.resync(Route, [r for r in fold.state.ribs[IPV4].all() if r != FAR.value])
+    fold.resynced()
+    fold.settle()
+    assert texts(fold.delegations()) == {"10.0.1.9/32": VIA_B}
 
 
 def test_hazard_23_mark_and_sweep() -> None:

@@ -151,6 +151,7 @@ def told(batches: list[list[Event]]) -> Fold:
     for batch in batches:
         for event in batch:
             fold.apply(event)
+        fold.resynced()
         fold.settle()
     return fold
 
@@ -197,6 +198,7 @@ def test_settling_step_by_step_equals_recomputing_all(of: Wishes, seed: int) -> 
     for batch in split(history(of).events, seed):
         for event in batch:
             fold.apply(event)
+        fold.resynced()
         for part, key, verdict in fold.settle():
             mirror[part, key] = verdict
         again = Fold(KNOWN, state=fold.state)
@@ -216,5 +218,6 @@ def test_mark_and_sweep_repairs_anything(of: Wishes, instead: Wishes) -> None:
     fold.resync(type(addr(1, "10.0.0.1/8")), made.kernel.addrs)
     for version in (4, 6):
         fold.resync(Route, [r for r in made.kernel.routes if r.version == version], version)
+    fold.resynced()
     fold.settle()
     assert fib(fold) == fib(told([made.final()]))
