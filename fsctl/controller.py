@@ -161,6 +161,7 @@ class Controller:
             while self._queue:
                 self._one(self._queue.popleft())
             self._settle()
+            self._close()
             self._answer()
             if self._runtime.now() >= retry_at:
                 retry_at = self._runtime.now() + RETRY_S
@@ -179,6 +180,12 @@ class Controller:
             self._use(self.inventory.network(self._fibs))
             for bridge in list(self.installer.bridges):
                 self._sync(bridge)
+
+    def _close(self) -> None:
+        """Take bridges that refuse what every bypass needs out of all chains (or let them in again)."""
+        if self.installer.closed() != self.inventory.closed:
+            self.inventory.closed = self.installer.closed()
+            self._restructure()
 
     def _answer(self) -> None:
         """Answer the writes that have all the links they need, or have waited long enough."""
@@ -320,7 +327,7 @@ class Controller:
         if leads_on:  # walks go another way behind it
             self._use(self.network)
             self.installer.apply(self.layout, self.layout.since(before))
-        self.installer.apply(self.layout, self.layout.regroup(move.router, numbers))
+        self.installer.apply(self.layout, self.layout.reroute(move.router, numbers))
         self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
 
     def _away(self) -> tuple[str, ...]:

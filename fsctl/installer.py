@@ -15,8 +15,8 @@ from fsctl.errors import FsctlError
 from fsctl.fib import Key, mask
 from fsctl.model import BITS, FiveTuple
 from fsctl.outcome import SLOW, Node
-from fsctl.pipeline import FROM_LINK, NORMAL, Change, Layout, flow_key
-from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, GotoTable, RuleChange, RuleKey, RuleTable, ToGroup, Update
+from fsctl.pipeline import FROM_LINK, NORMAL, Layout, flow_key
+from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, GotoTable, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Runtime
 from fsctl.status import Port, Rejection
 
@@ -44,6 +44,7 @@ class Installed:
         self.refused: dict[RuleKey, str] = {}
         self.demoted: set[RuleKey] = set()
         self.broken = ""
+        self.closed = False
 
 
 class Installer:
@@ -71,7 +72,11 @@ class Installer:
         """Connected bridges that refused something or fell out of step."""
         return [name for name, here in self.bridges.items() if here.refused or not here.in_step]
 
-    def apply(self, layout: Layout, changes: Mapping[str, list[Change]]) -> None:
+    def closed(self) -> frozenset[str]:
+        """Bridges that do not take the rules that every bypass needs."""
+        return frozenset(name for name, here in self.bridges.items() if here.closed)
+
+    def apply(self, layout: Layout, changes: Mapping[str, list[RuleChange]]) -> None:
         """Egress rules first in and last out; in between, one bundle per bridge, all bridges at once."""
         first, main, last = {}, {}, {}
         for bridge, todo in changes.items():
@@ -83,7 +88,7 @@ class Installer:
         for phase in (first, main, last):
             self._everywhere({b: todo for b, todo in phase.items() if todo}, layout)
 
-    def _everywhere(self, changes: Mapping[str, list[Change]], layout: Layout) -> None:
+    def _everywhere(self, changes: Mapping[str, list[RuleChange]], layout: Layout) -> None:
         waits: list[Callable[[], None]] = []
         for number, (bridge, todo) in enumerate(changes.items(), 1):
             if number == len(changes):
@@ -93,14 +98,13 @@ class Installer:
         for wait in waits:
             wait()
 
-    def _one(self, bridge: str, changes: list[Change], layout: Layout) -> None:
+    def _one(self, bridge: str, changes: list[RuleChange], layout: Layout) -> None:
         here = self.bridges.get(bridge)
         if here is None:
             return
         for change in changes:
-            if isinstance(change, RuleChange):
-                here.refused.pop(change.key, None)
-                here.demoted.discard(change.key)
+            here.refused.pop(change.key, None)
+            here.demoted.discard(change.key)
         try:
             rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
             if rejections:
@@ -116,6 +120,7 @@ class Installer:
         here = self.bridges[bridge]
         here.refused.clear()
         here.demoted.clear()
+        here.closed = False
         try:
             installed, here.warnings = here.switch.dump()
             update = reconcile.diff(desired, installed, bridge)
@@ -130,19 +135,13 @@ class Installer:
 
     # --- refusals ------------------------------------------------------------------------------------
 
-    def _refused(self, here: Installed, changes: list[Change], rejections: list[Rejection], layout: Layout) -> None:
+    def _refused(self, here: Installed, changes: list[RuleChange], rejections: list[Rejection], layout: Layout) -> None:
         """Note what was refused, and keep its packets out of other rules."""
-        groups = {r.key: r.error for r in rejections if isinstance(r.key, int)}
-        words = {r.key: r.error for r in rejections if not isinstance(r.key, int)}
-        for change in changes:
-            if isinstance(change, RuleChange) and change.actions:
-                used = next((a.group for a in change.actions if isinstance(a, ToGroup)), None)
-                if used in groups:
-                    words.setdefault(change.key, groups[used])
-        if any(key.table != FLOW_SWITCH for key in words):
+        words = {r.key: r.error for r in rejections}
+        if any(key.table in (GUARD, EGRESS) for key in words):
             self._close(here, layout)
-        fixes: list[Change] = []
-        known = {change.key: change for change in changes if isinstance(change, RuleChange)}
+        fixes: list[RuleChange] = []
+        known = {change.key: change for change in changes}
         places = _places(layout, here.switch.bridge, words) if words else {}
         here.refused.update(words)
         for key, error in words.items():
@@ -171,18 +170,16 @@ class Installer:
         return demoted
 
     def _close(self, here: Installed, layout: Layout) -> None:
-        """The frame itself is not whole: nothing may enter the flow switch on this bridge."""
+        """The frame itself is not whole: nothing may enter the flow switch on this bridge, nor be sent there."""
+        here.closed = True
         here.broken = "the switch refused a rule that the bypass needs; nothing is bypassed on this bridge"
         _LOG.error("bridge %s: %s", here.switch.bridge, here.broken)
         frame = layout.frames[here.switch.bridge].rules
         doors = [k for k, actions in frame.items() if k.table == GUARD and GotoTable(FLOW_SWITCH) in actions]
         here.switch.apply(Update(here.switch.bridge, [RuleChange(k, None, False) for k in doors]))
-        here.in_step = False
 
 
-def _is_egress(change: Change) -> bool:
-    if not isinstance(change, RuleChange):
-        return False
+def _is_egress(change: RuleChange) -> bool:
     table, priority, _ = change.key
     return table == EGRESS or (table == GUARD and priority == FROM_LINK)
 

@@ -27,6 +27,8 @@ class Inventory:
     ports: dict[str, dict[str, Port]] = field(default_factory=dict)
     ovsdb: OvsdbView = field(default_factory=OvsdbView)
     overrides: dict[tuple[str, str], Override] = field(default_factory=dict)
+    closed: frozenset[str] = frozenset()
+    """Bridges that refuse the rules that every bypass needs."""
 
     def network(self, fibs: Mapping[str, Fib]) -> Network:
         """The network as it is now."""
@@ -72,6 +74,8 @@ class Inventory:
             why = f"port {name or 'with that MAC'} is not on bridge {declared.bridge}"
         elif not port.up:
             why = f"port {name} is down"
+        elif declared.bridge in self.closed:
+            why = f"bridge {declared.bridge} refuses the rules that the bypass needs"
         elif info is not None and info.tagged:
             why = f"port {name} has a VLAN configuration"
         return replace(interface, ofport=port.ofport if port else None, up=not why, why_down=why)

@@ -42,6 +42,7 @@ class Effect(NamedTuple):
     """What a rule does: an outcome as far as a bridge can tell. `limit` 0: no MTU to watch."""
 
     kind: str
+    version: int = 0
     router: str = ""
     nexthop: int = 0
     hops: int = 0

@@ -1,7 +1,9 @@
-"""The tables of a bridge (docs/pipeline.md): what the compiler found, as OpenFlow rules and groups.
+"""The tables of a bridge (docs/pipeline.md): what the compiler found, as OpenFlow rules.
 
-Pure. `Layout` keeps which group stands for which effect on each bridge, so that a change of the
-network becomes few changes of rules; `tables` gives everything from nothing.
+Pure. A rule of the flow switch table names its *way* out by a number, and one rule of the ways table
+does what the whole chain does: a next hop that changes is one rule, however many prefixes use it.
+`Layout` keeps the numbers, so that a change of the network becomes few changes of rules; `tables`
+gives everything from nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +35,12 @@ from fsctl.rules import (
     FLOW_SWITCH,
     GUARD,
     MTU,
+    WAYS,
     Action,
     CheckLarger,
     DecTtl,
     Field,
     GotoTable,
-    GroupChange,
     Learn,
     Normal,
     Output,
@@ -48,7 +50,6 @@ from fsctl.rules import (
     RuleKey,
     RuleTable,
     SetField,
-    ToGroup,
     match_of,
 )
 
@@ -59,8 +60,8 @@ VLAN_PRESENT = 0x1000
 FROM_LINK, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
 BY_PREFIX, BY_CONNECTION = 1000, 5000
 NORMAL: tuple[Action, ...] = (Normal(),)
-FLOW_SWITCH_ELSE = Rule(RuleKey(FLOW_SWITCH, 0, ()), NORMAL)
-Change = RuleChange | GroupChange
+ELSES = (Rule(RuleKey(GUARD, ELSE, ()), NORMAL), *(Rule(RuleKey(t, 0, ()), NORMAL) for t in (FLOW_SWITCH, WAYS, MTU)))
+"""Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
 Longest = Mapping[tuple[str, str], int | None]
 """(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
 
@@ -110,7 +111,7 @@ def _admission(interface: Interface, longest: int | None) -> Iterator[Rule]:
 def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
     """Guard and egress of one bridge; `longest` is the longest chain by (router, interface)."""
     table = RuleTable()
-    table.add(Rule(RuleKey(GUARD, ELSE, ()), NORMAL), FLOW_SWITCH_ELSE, *_exempt(network, bridge))
+    table.add(*ELSES, *_exempt(network, bridge))
     for ofport in network.bridges[bridge].links.values():
         table.add(_rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport)))
     for interface in network.interfaces():
@@ -123,10 +124,10 @@ def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
     return table
 
 
-# --- table 1, its groups, and table 3 -------------------------------------------------------------------
+# --- table 1, the ways out, and the MTU -----------------------------------------------------------------
 
 
-def needs_group(effect: Effect) -> bool:
+def has_way(effect: Effect) -> bool:
     return effect.kind == FORWARD or (effect.kind == DROPPED and effect.limit > 0)
 
 
@@ -136,27 +137,30 @@ def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, .
         return () if effect.kind == DROPPED else NORMAL
     hop = network.fibs[effect.router].nexthops[effect.nexthop]
     out = network.routers[effect.router].interfaces[hop.out]
+    links = network.bridges[bridge].links
     if out.bridge == bridge:
         away: Action = Resubmit(EGRESS)
-    elif out.bridge in network.bridges[bridge].links and bridge in network.bridges[out.bridge].links:
-        away = Output(network.bridges[bridge].links[out.bridge])
+    elif out.bridge in links and bridge in network.bridges[out.bridge].links:
+        away = Output(links[out.bridge])
     else:
-        return NORMAL  # a patch port is not there yet, here or at the other end: the slow path
+        return NORMAL  # no patch port, or no end to it: the slow path
     return DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst), away
 
 
-def group_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[tuple[Action, ...], Rule | None]:
-    """The bucket of group `number`, and its rule in the MTU table if it has one."""
+def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[Rule, ...]:
+    """The rules of way `number`: one, or with an MTU to watch the check and what follows it.
+
+    They match on the IP version because dec_ttl wants it (OFPBAC_MATCH_INCONSISTENT otherwise).
+    """
     actions = actions_of(network, bridge, effect)
+    taken = (_eth_type(effect.version), Field("reg1", number))
     if not effect.limit or actions == NORMAL:
-        return actions, None
-    check = (CheckLarger(effect.limit + ETHERNET_HEADER), SetField("reg1", number), Resubmit(MTU))
-    return check, _rule(MTU, 10, actions, Field("reg1", number))
+        return (_rule(WAYS, 10, actions, *taken),)
+    check = (CheckLarger(effect.limit + ETHERNET_HEADER), GotoTable(MTU))
+    return _rule(WAYS, 10, check, *taken), _rule(MTU, 10, actions, *taken), TOO_LARGE
 
 
 TOO_LARGE = _rule(MTU, 20, NORMAL, Field("reg0", 1, 1))
-
-
 _MASKS = {v: [((1 << n) - 1) << (bits - n) for n in range(bits)] + [None] for v, bits in BITS.items()}
 
 
@@ -188,8 +192,8 @@ def flow_key(node: Node, key: Key | FiveTuple) -> RuleKey:
     return RuleKey(FLOW_SWITCH, BY_PREFIX + 2 * length + of_class, (*head, dst))
 
 
-class Groups:
-    """Which group number stands for which effect on one bridge.
+class Ways:
+    """Which number stands for which effect on one bridge.
 
     A number follows from the effect (so that it is the same after a restart), or is the next free one.
     """
@@ -210,7 +214,7 @@ class Groups:
         while number in self._taken:
             number = number % 0x7FFF_FFFF + 1
         self.numbers[effect], self._taken[number] = number, effect
-        self.actions[effect] = (ToGroup(number),)
+        self.actions[effect] = (SetField("reg1", number), GotoTable(WAYS))
         return True
 
     def leave(self, effect: Effect) -> int | None:
@@ -229,8 +233,8 @@ class Layout:
 
     def __init__(self, network: Network, compiler: Compiler, before: Layout | None = None) -> None:
         self.network, self.compiler = network, compiler
-        self.groups: dict[str, Groups] = {
-            name: Groups(before.groups[name].numbers if before and name in before.groups else None)
+        self.ways: dict[str, Ways] = {
+            name: Ways(before.ways[name].numbers if before and name in before.ways else None)
             for name in network.bridges
         }
         self.joined: set[frozenset[str]] = set()
@@ -238,7 +242,7 @@ class Layout:
         for _, node in compiler.nodes():
             bridge = node.interface.bridge
             for effect in node.rules.values():
-                if needs_group(effect) and self.groups[bridge].use(effect):
+                if has_way(effect) and self.ways[bridge].use(effect):
                     self._join(bridge, effect)
         self.longest = {name: self._longest(name) for name in network.bridges}
         self.frames = {name: frame(network, name, self.longest[name]) for name in network.bridges}
@@ -249,7 +253,7 @@ class Layout:
         return {(i.router, i.name): self.compiler.longest_chain(i.router, i.name) for i in here}
 
     def tables(self) -> dict[str, RuleTable]:
-        """All rules and groups, by bridge."""
+        """All rules, by bridge."""
         tables = {name: self._few(name) for name in self.network.bridges}
         for _, node in self.compiler.nodes():
             rules = tables[node.interface.bridge].rules
@@ -259,7 +263,7 @@ class Layout:
 
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
-        return self.groups[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
+        return self.ways[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
 
     def _join(self, bridge: str, effect: Effect) -> None:
         if effect.kind == FORWARD:
@@ -268,46 +272,40 @@ class Layout:
             if out.bridge != bridge:
                 self.joined.add(frozenset((bridge, out.bridge)))
 
-    def apply(self, emissions: Iterable[Emission]) -> dict[str, list[Change]]:
-        """The changes of rules and groups that these changes of effects mean (unordered)."""
-        changes: dict[str, list[Change]] = {}
+    def apply(self, emissions: Iterable[Emission]) -> dict[str, list[RuleChange]]:
+        """The changes of rules that these changes of effects mean (unordered)."""
+        changes: dict[str, list[RuleChange]] = {}
         retired: list[tuple[str, Effect]] = []
         for emission in emissions:
             bridge = emission.node.interface.bridge
             into = changes.setdefault(bridge, [])
-            if emission.new is not None and needs_group(emission.new) and self.groups[bridge].use(emission.new):
-                into.extend(self._new_group(bridge, emission.new))
+            if emission.new is not None and has_way(emission.new) and self.ways[bridge].use(emission.new):
+                into.extend(self._new_way(bridge, emission.new))
             actions = None if emission.new is None else self.rule_actions(bridge, emission.new)
             into.append(RuleChange(flow_key(emission.node, emission.key), actions, emission.old is None))
-            if emission.old is not None and needs_group(emission.old):
+            if emission.old is not None and has_way(emission.old):
                 retired.append((bridge, emission.old))
         for bridge, effect in retired:
-            number = self.groups[bridge].leave(effect)
+            number = self.ways[bridge].leave(effect)
             if number is not None:
-                changes[bridge].extend(self._old_group(bridge, effect, number))
+                changes[bridge].extend(self._old_way(bridge, effect, number))
         for bridge, into in changes.items():
             if self._longest(bridge) != self.longest[bridge]:
                 into.extend(self._reframe(bridge))
         return changes
 
-    def _new_group(self, bridge: str, effect: Effect) -> Iterator[Change]:
+    def _new_way(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
         self._join(bridge, effect)
-        number = self.groups[bridge].numbers[effect]
-        actions, rule = group_of(self.network, bridge, effect, number)
-        yield GroupChange(number, actions, True)
-        if rule is not None:
-            yield RuleChange(rule.key, rule.actions, True)
-            yield RuleChange(TOO_LARGE.key, TOO_LARGE.actions, True)
+        for rule in way_of(self.network, bridge, effect, self.ways[bridge].numbers[effect]):
+            yield RuleChange(rule.key, rule.actions)
 
-    def _old_group(self, bridge: str, effect: Effect, number: int) -> Iterator[Change]:
-        _, rule = group_of(self.network, bridge, effect, number)
-        yield GroupChange(number, None, False)
-        if rule is not None:
-            yield RuleChange(rule.key, None, False)
-            if not any(other.limit for other in self.groups[bridge].numbers):
-                yield RuleChange(TOO_LARGE.key, None, False)
+    def _old_way(self, bridge: str, effect: Effect, number: int) -> Iterator[RuleChange]:
+        others = any(other.limit for other in self.ways[bridge].numbers)
+        for rule in way_of(self.network, bridge, effect, number):
+            if rule is not TOO_LARGE or not others:
+                yield RuleChange(rule.key, None, False)
 
-    def _reframe(self, bridge: str) -> Iterator[Change]:
+    def _reframe(self, bridge: str) -> Iterator[RuleChange]:
         """Guard rules follow the longest chain in force."""
         self.longest[bridge] = self._longest(bridge)
         old, new = self.frames[bridge].rules, frame(self.network, bridge, self.longest[bridge]).rules
@@ -318,40 +316,27 @@ class Layout:
         for key in old.keys() - new.keys():
             yield RuleChange(key, None, False)
 
-    def rewire(self, network: Network) -> dict[str, list[Change]]:
-        """`network` differs from the present one in its patch links alone: groups and frames follow, no rule does."""
-        changes: dict[str, list[Change]] = {}
-        before, self.network = self.network, network
-        for bridge, groups in self.groups.items():
-            into: list[Change] = changes.setdefault(bridge, [])
-            for effect, number in groups.numbers.items():
-                old, new = (group_of(n, bridge, effect, number) for n in (before, network))
-                if old == new:
-                    continue
-                into.append(GroupChange(number, new[0], False))
-                if new[1] is not None:
-                    into += [RuleChange(r.key, r.actions, old[1] is None) for r in (new[1], TOO_LARGE)]
-                elif old[1] is not None:
-                    into.append(RuleChange(old[1].key, None, False))
-            into.extend(self._reframe(bridge))
-        return changes
+    def rewire(self, network: Network) -> dict[str, list[RuleChange]]:
+        """`network` differs from the present one in its patch links alone: ways and frames follow, nothing else."""
+        before = {bridge: self._few(bridge) for bridge in self.ways}
+        self.network = network
+        for bridge, frame_now in self.frames.items():
+            frame_now.rules = frame(network, bridge, self.longest[bridge]).rules
+        return {bridge: reconcile.diff(self._few(bridge), before[bridge], bridge).changes for bridge in before}
 
-    def regroup(self, router: str, numbers: Collection[int]) -> dict[str, list[Change]]:
-        """These next hops of a router have another MAC: their groups follow, no rule does."""
-        changes: dict[str, list[Change]] = {}
-        for bridge, groups in self.groups.items():
-            for effect, number in groups.numbers.items():
+    def reroute(self, router: str, numbers: Collection[int]) -> dict[str, list[RuleChange]]:
+        """These next hops of a router have another MAC: their ways follow, no other rule does."""
+        changes: dict[str, list[RuleChange]] = {}
+        for bridge, ways in self.ways.items():
+            for effect, number in ways.numbers.items():
                 if effect.router == router and effect.nexthop in numbers:
-                    bucket, rule = group_of(self.network, bridge, effect, number)
-                    into = changes.setdefault(bridge, [])
-                    into.append(GroupChange(number, bucket, False))
-                    if rule is not None:
-                        into.append(RuleChange(rule.key, rule.actions, False))
+                    rules = way_of(self.network, bridge, effect, number)
+                    changes.setdefault(bridge, []).extend(RuleChange(r.key, r.actions, False) for r in rules)
         return changes
 
-    def since(self, before: Layout) -> dict[str, list[Change]]:
+    def since(self, before: Layout) -> dict[str, list[RuleChange]]:
         """What turns the tables of `before`, a layout of the same bridges, into this one's."""
-        changes: dict[str, list[Change]] = {name: [] for name in self.network.bridges}
+        changes: dict[str, list[RuleChange]] = {name: [] for name in self.network.bridges}
         for name, into in changes.items():
             old, new = before._few(name), self._few(name)
             into.extend(reconcile.diff(new, old, name).changes)
@@ -371,13 +356,11 @@ class Layout:
     def _few(self, bridge: str) -> RuleTable:
         """All of a bridge's tables but the flow switch's rules."""
         table = RuleTable(dict(self.frames[bridge].rules))
-        for effect, number in self.groups[bridge].numbers.items():
-            table.groups[number], rule = group_of(self.network, bridge, effect, number)
-            if rule is not None:
-                table.add(rule, TOO_LARGE)
+        for effect, number in self.ways[bridge].numbers.items():
+            table.add(*way_of(self.network, bridge, effect, number))
         return table
 
-    def _node_since(self, before: Layout, twin: Node | None, node: Node) -> Iterator[Change]:
+    def _node_since(self, before: Layout, twin: Node | None, node: Node) -> Iterator[RuleChange]:
         old_rules = twin.rules if twin is not None else {}
         bridge = node.interface.bridge
         for key, effect in node.rules.items():

@@ -242,7 +242,7 @@ class Plane:
             else:
                 limit = outcome.limit if outcome.limit < self._max_mtu[bridge] else 0
                 router = outcome.router if outcome.kind == FORWARD else ""
-                effect = Effect(outcome.kind, router, outcome.nexthop, outcome.hops, limit)
+                effect = Effect(outcome.kind, self.version, router, outcome.nexthop, outcome.hops, limit)
                 effect = self._interned.setdefault(effect, effect)
             self._effects[bridge, outcome] = effect
         return effect

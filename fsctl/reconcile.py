@@ -16,6 +16,7 @@ from fsctl.rules import (
     FLOW_SWITCH,
     GUARD,
     MTU,
+    WAYS,
     Action,
     GroupChange,
     Resubmit,
@@ -33,9 +34,9 @@ LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": first rules to come, last to go."""
 
 _ADD_RANK = {"group": 0, "else": 10, EGRESS: 20, MTU: 30, GUARD: 40, FLOW_SWITCH: 50}
-_REMOVE_RANK = {FLOW_SWITCH: 60, MTU: 70, GUARD: 80, EGRESS: 90, "else": 100, "group": 110}
+_REMOVE_RANK = {FLOW_SWITCH: 60, WAYS: 70, MTU: 75, GUARD: 80, EGRESS: 90, "else": 100, "group": 110}
 """When each table's (or kind's) changes are made; modifications come with the additions."""
-_LAST_ADD, _FIRST_REMOVE = 59, 60
+_LAST_ADD, _FIRST_REMOVE = 69, 70
 
 
 def rank(change: Change) -> tuple[int, int]:
@@ -113,13 +114,19 @@ def _value(key: RuleKey, name: str) -> int | None:
     return next((f.value for f in key.match if f.name == name and f.mask is None), None)
 
 
+#: Of the rules in these tables, the field by which others come to need them.
+_NEEDED_BY = {MTU: "reg1", WAYS: "reg1", EGRESS: "eth_src", GUARD: "eth_dst"}
+
+
 class _Refused:
-    """What refused changes leave missing: groups, and MTU, egress and guard rules by register value or MAC."""
+    """What refused changes leave missing: groups by number, rules by (table, value of the field that leads there).
+
+    The value is None where a rule serves all who come (frames that are too long for the way they take).
+    """
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
-        self._needed: set[Action] = set()
-        self._guards: set[int] = set()
+        self._rules: set[tuple[int, int | None]] = set()
 
     def add(self, change: Change) -> bool:
         """Note a refused change; false if nothing can depend on it."""
@@ -128,33 +135,38 @@ class _Refused:
         if isinstance(change, GroupChange):
             self._groups.add(change.id)
             return True
-        table, field = change.key.table, {MTU: "reg1", EGRESS: "eth_src", GUARD: "eth_dst"}.get(change.key.table)
-        value = _value(change.key, field) if field else None
-        if value is None:
+        field = _NEEDED_BY.get(change.key.table)
+        if field is None:
             return False
-        if table == GUARD:
-            self._guards.add(value)
-        else:
-            self._needed.add(SetField("reg1" if table == MTU else "eth_src", value))
+        self._rules.add((change.key.table, _value(change.key, field)))
         return True
+
+    def _missing(self, table: int, value: int | None) -> bool:
+        return (table, value) in self._rules or (table, None) in self._rules
 
     def hinders(self, change: Change) -> bool:
         """Whether `change` would do wrong without what is missing."""
         if change.actions is None:
             return False
-        if any(isinstance(a, ToGroup) and a.group in self._groups for a in change.actions):
+        if self._groups and not self._groups.isdisjoint(groups_named(change.actions)):
             return True
-        if isinstance(change, GroupChange):
-            looks_again = Resubmit(MTU) in change.actions or Resubmit(EGRESS) in change.actions
-            return looks_again and not self._needed.isdisjoint(change.actions)
-        return bool(self._guards) and change.key.table == FLOW_SWITCH and _value(change.key, "eth_dst") in self._guards
+        if not self._rules:
+            return False
+        sets = {a.name: a.value for a in change.actions if isinstance(a, SetField)}
+        looks = {a.table for a in change.actions if isinstance(a, GotoTable | Resubmit)}
+        came_with = None if isinstance(change, GroupChange) else _value(change.key, "reg1")
+        by_register = any(t in looks and self._missing(t, sets.get("reg1", came_with)) for t in (WAYS, MTU))
+        if by_register or (EGRESS in looks and self._missing(EGRESS, sets.get("eth_src"))):
+            return True
+        guarded = isinstance(change, RuleChange) and change.key.table == FLOW_SWITCH
+        return guarded and self._missing(GUARD, _value(change.key, "eth_dst"))  # type: ignore[union-attr]
 
 
 def dependents(refused: Sequence[Change], changes: Sequence[Change]) -> list[Change]:
     """The additions and modifications among `changes` that must not be made if `refused` are not, transitively.
 
-    Rules that name a refused group; groups whose MTU or egress rule was refused; flow switch rules towards a
-    router MAC of which a guard was refused.
+    Rules that name a refused group or way; ways whose MTU or egress rule was refused; flow switch rules towards a
+    router MAC of which a guard was refused (all of them for a guard that says no MAC).
     """
     missing = _Refused()
     found: dict[int, Change] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-GUARD, FLOW_SWITCH, EGRESS, MTU = 0, 1, 2, 3
+GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU = 0, 1, 2, 3, 4
 """Table numbers (docs/pipeline.md)."""
 
 COOKIE = 0x6673_6374_6C00_0000

@@ -71,7 +71,7 @@ class BridgeStatus:
     in_step: bool
     datapath_id: int | None = None
     rules: int = 0
-    groups: int = 0
+    ways: int = 0
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -82,13 +82,13 @@ class BridgeStatus:
 class RuleStatus:
     """An installed rule of the flow switch table; `chain` are the (router, delegation) it was collapsed from.
 
-    `actions` are resolved: what the group that the rule points at does.
+    `actions` are resolved: what the way out that the rule names does.
     """
 
     bridge: str
     key: RuleKey
     actions: tuple[Action, ...]
-    group: int | None = None
+    way: int | None = None
     chain: tuple[tuple[str, Delegation], ...] = ()
     packets: int = 0
     bytes: int = 0
@@ -169,7 +169,7 @@ class Backend(Protocol):
 class Rejection:
     """A change that a switch refused, with OpenFlow's error type and code and their name."""
 
-    key: RuleKey | int
+    key: RuleKey
     error: str
     type: int = 0
     code: int = 0

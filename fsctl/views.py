@@ -9,8 +9,8 @@ from fsctl import semantics
 from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Key, match_of_change
 from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
-from fsctl.outcome import FORWARD, SLOW, Node
-from fsctl.pipeline import NORMAL, actions_of, flow_key, needs_group
+from fsctl.outcome import FORWARD, SLOW, Effect, Node
+from fsctl.pipeline import NORMAL, actions_of, flow_key, has_way, way_of
 from fsctl.rules import RuleKey
 from fsctl.status import (
     INSTALLED,
@@ -57,7 +57,7 @@ class Views:
             in_step=here is not None and here.in_step and not here.refused,
             datapath_id=here.datapath_id if here else None,
             rules=rules + len(layout.frames[name].rules),
-            groups=len(layout.groups[name].numbers),
+            ways=len(layout.ways[name].numbers),
             ports=tuple(sorted(self._c.inventory.ports.get(name, {}))),
             links=tuple(self._c.network.bridges[name].links),
             warnings=tuple(warnings),
@@ -142,9 +142,20 @@ class Views:
         if rule in here.demoted:
             return SLOW_PATH, "the switch refused a rule for a part of it", 0
         effect = node.rules[key]
+        refused = self._refused_way(bridge, effect)
+        if refused:
+            return REFUSED, refused, 0
         if effect.kind == FORWARD and actions_of(self._c.network, bridge, effect) == NORMAL:
             return SLOW_PATH, "no patch port to the last bridge of the chain yet", 0
         return INSTALLED, "", outcome.hops
+
+    def _refused_way(self, bridge: str, effect: Effect) -> str:
+        """The switch's words, if it would not take the rules of an effect's way out."""
+        here = self._c.installer.bridges[bridge]
+        if not here.refused or not has_way(effect):
+            return ""
+        rules = way_of(self._c.network, bridge, effect, self._c.layout.ways[bridge].numbers[effect])
+        return next((here.refused[r.key] for r in rules if r.key in here.refused), "")
 
     # --- rules and walks ---------------------------------------------------------------------------------
 
@@ -164,8 +175,8 @@ class Views:
         actions = actions_of(self._c.network, bridge, effect)
         if rule in self._c.installer.bridges[bridge].demoted:
             actions = NORMAL
-        group = layout.groups[bridge].numbers.get(effect) if needs_group(effect) else None
-        return RuleStatus(bridge, rule, actions, group, self._chain(node, key), counts[0], counts[1])
+        way = layout.ways[bridge].numbers.get(effect)
+        return RuleStatus(bridge, rule, actions, way, self._chain(node, key), counts[0], counts[1])
 
     def walk(self, packet: Packet) -> WalkReport:
         if packet.bridge not in self._c.network.bridges:

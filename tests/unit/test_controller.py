@@ -14,7 +14,7 @@ from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
 from fsctl.fib import change_of
 from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
 from fsctl.pipeline import NORMAL, tables
-from fsctl.rules import FLOW_SWITCH, GroupChange, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import EGRESS, FLOW_SWITCH, WAYS, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Threads
 from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, Write
 from fsctl.store import SqliteStore
@@ -42,7 +42,7 @@ class PaperSwitch:
         return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
 
     def dump(self) -> tuple[RuleTable, list[str]]:
-        return RuleTable(dict(self.table.rules), dict(self.table.groups)), []
+        return RuleTable(dict(self.table.rules)), []
 
     def counters(self) -> Mapping[RuleKey, tuple[int, int]]:
         return {key: (3, 300) for key in self.table.rules if key.table == FLOW_SWITCH}
@@ -119,7 +119,6 @@ class Lab:
         wanted = tables(self.controller.network, self.controller.compiler)
         for bridge, switch in self.switches.items():
             assert switch.table.rules == wanted[bridge].rules
-            assert switch.table.groups == wanted[bridge].groups
 
     def flow_rules(self, bridge: str) -> dict[RuleKey, tuple]:
         return {k: a for k, a in self.switches[bridge].table.rules.items() if k.table == FLOW_SWITCH and k.priority}
@@ -220,6 +219,28 @@ def test_a_refused_change_removes_the_old_rule(lab: Lab) -> None:
     assert key not in lab.switches["x"].table.rules
 
 
+def test_a_refused_way_is_the_slow_path(lab: Lab) -> None:
+    """Its rules lead to the ways table, which sends what it does not know to the router."""
+    lab.write("r", ("10.0.0.0/8", TO_S))
+    way = next(k for k in lab.switches["x"].table.rules if k.table == WAYS and k.priority)
+    lab.write("r", replace=True)
+    lab.switches["x"].refuse.add(way)
+    lab.write("r", ("10.0.0.0/8", TO_S))
+    assert way not in lab.switches["x"].table.rules
+    assert [(f.state, f.reason) for f in lab.controller.flows("r")] == [("refused", "OFPFMFC_TABLE_FULL")]
+
+
+def test_a_bridge_that_refuses_its_frame_is_in_no_chain(lab: Lab) -> None:
+    lab.write("s", ("10.0.3.0/24", TO_B))
+    frame = lab.controller.layout.frames["z"].rules
+    lab.switches["z"].refuse.update(key for key in frame if key.table == EGRESS)
+    lab.switches["z"].table = RuleTable()
+    lab.controller.switch_connected(lab.switches["z"], lab.ports("z"))
+    lab.settle()
+    assert not lab.flow_rules("y")
+    assert "refuses the rules" in next(iter(lab.controller.flows("s"))).reason
+
+
 def test_bridge_away_is_named_and_catches_up(lab: Lab) -> None:
     lab.controller.switch_gone(lab.switches["x"])
     result = lab.write("r", ("10.0.0.0/8", TO_S))
@@ -249,12 +270,12 @@ def test_addresses_of_a_router_become_holes(lab: Lab) -> None:
     assert lab.store.load().interfaces["r", "eth1"].addresses == change.addresses
 
 
-def test_a_changed_mac_is_one_group(lab: Lab) -> None:
+def test_a_changed_mac_is_one_rule(lab: Lab) -> None:
     lab.write("s", *((f"10.0.{n}.0/24", TO_B) for n in range(50)))
     before = len(lab.switches["y"].updates)
     assert lab.controller.move_nexthop(NexthopMove("s", "eth1", MAC["b"], 0x02AA)).wait(10).changed == 1
     changes = [c for u in lab.switches["y"].updates[before:] for c in u.changes]
-    assert [type(c) for c in changes] == [GroupChange]
+    assert [c.key.table for c in changes] == [WAYS]
     lab.check_in_step()
     assert {d.verdict for d in lab.store.load().fibs["s"]} == {Forward("eth1", 0x02AA)}
     assert lab.controller.move_nexthop(NexthopMove("s", "eth1", MAC["b"], 0x02BB)).wait(10).changed == 0
