@@ -130,6 +130,11 @@ class Client:
         body = {name: value for name, value in (("addresses", addresses), ("mtu", mtu)) if value is not None}
         return self._write("PATCH", _path("v1", "routers", router, "interfaces", interface), body, wait)
 
+    def move_nexthop(self, router: str, out: str, eth_dst: str, new_eth_dst: str, *, wait: bool = True) -> WriteAnswer:
+        """The neighbour behind interface `out` has another MAC address: all flows that use it follow at once."""
+        body = {"out": out, "eth_dst": eth_dst, "new_eth_dst": new_eth_dst}
+        return self._write("PATCH", _path("v1", "routers", router, "nexthops"), body, wait)
+
     # --- what the administrator may ask ---------------------------------------------------------------
 
     def bridges(self) -> list[Json]:

@@ -45,7 +45,10 @@ class Output:
             table.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(str(cell), style=_STYLES.get(str(cell), "")) for cell in row))
-        if table.row_count:
-            self._console.print(table)
-        else:
+        if not table.row_count:
             self.line(empty)
+            return
+        with self._console.capture() as printed:
+            self._console.print(table)
+        for line in printed.get().splitlines():
+            print(line.rstrip())

@@ -20,7 +20,7 @@ from fsctl.schema.answers import (
     walk_json,
     write_result_json,
 )
-from fsctl.schema.bodies import read_interface_change, read_patch, read_replacement
+from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
 from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, WriteResult
@@ -116,6 +116,15 @@ class Flows(Resource):
         self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
 
 
+class Nexthops(Resource):
+    """/v1/routers/{router}/nexthops: a neighbour has another MAC address."""
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, _WAIT)
+        move = read_nexthop_move(self.backend.network.routers[router], self.body(req))
+        self.answer_write(req, resp, self.backend.move_nexthop(move))
+
+
 class Bridges(Resource):
     """/v1/bridges"""
 
@@ -175,6 +184,7 @@ ROUTES: tuple[tuple[str, type[Resource]], ...] = (
     ("/v1/routers", Routers),
     ("/v1/routers/{router}", OneRouter),
     ("/v1/routers/{router}/flows", Flows),
+    ("/v1/routers/{router}/nexthops", Nexthops),
     ("/v1/routers/{router}/interfaces/{interface}", OneInterface),
     ("/v1/bridges", Bridges),
     ("/v1/rules", Rules),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fsctl.errors import InvalidError, TooLargeError
-from fsctl.model import MAX_MTU, MIN_MTU, Address, Router
+from fsctl.model import MAX_MTU, MIN_MTU, Address, Router, parse_mac
 from fsctl.schema.flows import FlowReader
-from fsctl.schema.text import Json, array, fields, integer
-from fsctl.status import InterfaceChange, Write
+from fsctl.schema.text import Json, array, fields, integer, one_of
+from fsctl.status import InterfaceChange, NexthopMove, Write
 
 MAX_ADDRESSES = 256
 """Addresses that one interface may have: each is a hole in every chain that passes the router."""
@@ -39,6 +39,17 @@ def read_interface_change(router: str, interface: str, body: Json) -> InterfaceC
     addresses = _addresses(members["addresses"]) if "addresses" in members else None
     mtu = integer(members["mtu"], "mtu", MIN_MTU, MAX_MTU) if "mtu" in members else None
     return InterfaceChange(router, interface, addresses, mtu)
+
+
+def read_nexthop_move(router: Router, body: Json) -> NexthopMove:
+    """The body of PATCH /v1/routers/{r}/nexthops; raises InvalidError."""
+    members = fields(body, "", ("out", "eth_dst", "new_eth_dst"))
+    out = router.interfaces[one_of(members["out"], "out", tuple(router.interfaces))]
+    old, new = (parse_mac(members[name], name) for name in ("eth_dst", "new_eth_dst"))
+    if new == out.mac:
+        detail = f"expected the next hop's MAC address; this is {out.name}'s own"
+        raise InvalidError(detail, field="new_eth_dst", value=members["new_eth_dst"])
+    return NexthopMove(router.name, out.name, old, new)
 
 
 def _addresses(value: Json) -> tuple[Address, ...]:

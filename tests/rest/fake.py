@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Change, Fib
+from fsctl.fib import Fib
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, parse_mac
-from fsctl.rules import DecTtl, Field, Output, RuleKey, SetField, match_of
+from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.status import (
     INSTALLED,
     SLOW_PATH,
@@ -21,6 +21,7 @@ from fsctl.status import (
     FlowStatus,
     HopReport,
     InterfaceChange,
+    NexthopMove,
     RuleStatus,
     WalkReport,
     Write,
@@ -78,6 +79,7 @@ class FakeBackend:
     revision: int = 0
     writes: list[Write] = field(default_factory=list)
     interface_changes: list[InterfaceChange] = field(default_factory=list)
+    moves: list[NexthopMove] = field(default_factory=list)
     reasons: tuple[str, ...] = ()
     refusal: FsctlError | None = None
     late: FsctlError | None = None
@@ -116,6 +118,11 @@ class FakeBackend:
         self.revision += 1
         return FakeTicket(WriteResult(self.revision, changed=1))
 
+    def move_nexthop(self, move: NexthopMove) -> FakeTicket:
+        self.moves.append(move)
+        self.revision += 1
+        return FakeTicket(WriteResult(self.revision, changed=1))
+
     def flows(self, router: str) -> Iterator[FlowStatus]:
         for delegation in self.network.fibs[router]:
             if isinstance(delegation.verdict, Forward):
@@ -127,10 +134,12 @@ class FakeBackend:
         return 2 if router == "vr1" and len(self.network.fibs["vr2"]) else 1
 
     def bridges(self) -> list[BridgeStatus]:
+        connected = not self.reasons
+        ports = {"br-a": {"vif1.0": 1, "vifA": 2}, "br-b": {"vif1.1": 1, "vif2.0": 2}, "br-c": {"vif2.1": 1, "vifB": 2}}
+        links = {"br-a": ("br-c",), "br-b": (), "br-c": ("br-a",)}
         return [
-            BridgeStatus("br-a", True, True, 1, 12, 1, ("vif1.0", "vifA"), ("br-c",), (), {"vif1.0": 1, "vifA": 2}),
-            BridgeStatus("br-b", True, True, 2, 9, 0, ("vif1.1", "vif2.0"), (), (), {"vif1.1": 1, "vif2.0": 2}),
-            BridgeStatus("br-c", not self.reasons, not self.reasons, 3, 10, 0, ("vif2.1", "vifB"), ("br-a",), (), {"vif2.1": 1}),
+            BridgeStatus(name, connected, connected, n, 10 + n, ports=tuple(p), links=links[name], ofports=p)
+            for n, (name, p) in enumerate(ports.items(), start=1)
         ]
 
     def _chain(self) -> tuple[tuple[str, Delegation], ...]:
@@ -144,10 +153,10 @@ class FakeBackend:
         eth_dst = self.network.routers["vr1"].interfaces["eth0"].mac
         mask = ((1 << dst.length) - 1) << (32 - dst.length)
         fields = Field("eth_dst", eth_dst), Field("eth_type", 0x0800), Field("ipv4_dst", dst.value, mask)
-        key = RuleKey(1, 1000 + 2 * dst.length, match_of(*fields))
+        key = RuleKey(FLOW_SWITCH, 1000 + 2 * dst.length, match_of(*fields))
         eth_src = self.network.routers["vr2"].interfaces["eth1"].mac
         actions = (DecTtl(len(chain)), SetField("eth_src", eth_src), SetField("eth_dst", HOST_B), Output(7))
-        yield RuleStatus("br-a", key, actions, 1, chain, 1200, 117600)
+        yield RuleStatus("br-a", key, actions, chain=chain, packets=1200, bytes=117600)
 
     def walk(self, packet: Packet) -> WalkReport:
         chain = self._chain()
@@ -160,8 +169,3 @@ class FakeBackend:
 
     def not_ready(self) -> tuple[str, ...]:
         return self.reasons
-
-
-def changes_of(backend: FakeBackend) -> list[Change]:
-    """All changes that reached the backend."""
-    return [change for write in backend.writes for change in write.changes]

@@ -9,7 +9,7 @@ from falcon.testing import TestClient
 
 from fsctl.errors import InvalidError
 from fsctl.model import Match, Prefix, parse_mac
-from fsctl.status import Failure, WriteResult
+from fsctl.status import Failure, NexthopMove, WriteResult
 from tests.rest.conftest import ADMIN, VR1, flow
 from tests.rest.fake import FakeBackend
 
@@ -102,6 +102,18 @@ def test_interface_change(rest: TestClient, backend: FakeBackend) -> None:
     first, second = backend.interface_changes
     assert ([str(a) for a in first.addresses or ()], first.mtu) == (["10.0.1.1/24", "fd00::1/64"], None)
     assert (second.addresses, second.mtu) == (None, 1400)
+
+
+def test_a_next_hops_new_mac(rest: TestClient, backend: FakeBackend) -> None:
+    body = {"out": "eth1", "eth_dst": "02:00:00:00:02:01", "new_eth_dst": "02:00:00:00:02:99"}
+    assert rest.simulate_patch("/v1/routers/vr1/nexthops", json=body, headers=VR1).json["changed"] == 1
+    old, new = (parse_mac(body[name]) for name in ("eth_dst", "new_eth_dst"))
+    assert backend.moves == [NexthopMove("vr1", "eth1", old, new)]
+    wrong = [("out", "eth9"), ("eth_dst", "x"), ("new_eth_dst", "02:00:00:00:01:02"), ("new_eth_dst", "ff:ff:ff:ff:ff:ff")]
+    for field, value in wrong:
+        answer = rest.simulate_patch("/v1/routers/vr1/nexthops", json=body | {field: value}, headers=VR1)
+        assert (answer.status_code, answer.json["field"]) == (422, field)
+    assert len(backend.moves) == 1
 
 
 def test_bridges_and_rules(rest: TestClient) -> None:

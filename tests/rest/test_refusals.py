@@ -85,13 +85,17 @@ CALLS = [
     ("PATCH", FLOWS, {"add": []}),
     ("DELETE", FLOWS, None),
     ("PATCH", "/v1/routers/vr1/interfaces/eth0", {"mtu": 1400}),
+    (
+        "PATCH", "/v1/routers/vr1/nexthops",
+        {"out": "eth1", "eth_dst": "02:00:00:00:02:01", "new_eth_dst": "02:00:00:00:02:99"},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CALLS)
 def test_403_another_routers_token(rest: TestClient, backend: FakeBackend, method: str, path: str, body: Any) -> None:
     problem(rest.simulate_request(method, path, json=body, headers=VR2), 403, "forbidden")
-    assert (backend.writes, backend.interface_changes) == ([], [])
+    assert (backend.writes, backend.interface_changes, backend.moves) == ([], [], [])
     assert rest.simulate_request(method, path, json=body, headers=VR1).status_code == 200
     assert rest.simulate_request(method, path, json=body, headers=ADMIN).status_code == 200
 
