@@ -18,6 +18,7 @@ from fsctl.rules import (
     MTU,
     WAYS,
     Action,
+    GotoTable,
     GroupChange,
     Resubmit,
     RuleChange,
@@ -33,8 +34,8 @@ Change = RuleChange | GroupChange
 LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": first rules to come, last to go."""
 
-_ADD_RANK = {"group": 0, "else": 10, EGRESS: 20, MTU: 30, GUARD: 40, FLOW_SWITCH: 50}
-_REMOVE_RANK = {FLOW_SWITCH: 60, WAYS: 70, MTU: 75, GUARD: 80, EGRESS: 90, "else": 100, "group": 110}
+_ADD_RANK = {"group": 0, "else": 10, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
+_REMOVE_RANK = {FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, "else": 120, "group": 130}
 """When each table's (or kind's) changes are made; modifications come with the additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
 
@@ -114,6 +115,10 @@ def _value(key: RuleKey, name: str) -> int | None:
     return next((f.value for f in key.match if f.name == name and f.mask is None), None)
 
 
+def _tables_named(change: Change) -> set[int]:
+    return {a.table for a in change.actions or () if isinstance(a, GotoTable | Resubmit)}
+
+
 #: Of the rules in these tables, the field by which others come to need them.
 _NEEDED_BY = {MTU: "reg1", WAYS: "reg1", EGRESS: "eth_src", GUARD: "eth_dst"}
 
@@ -136,8 +141,10 @@ class _Refused:
             self._groups.add(change.id)
             return True
         field = _NEEDED_BY.get(change.key.table)
-        if field is None:
+        if field is None or change.key.priority <= LAST_TABLE_MISS:
             return False
+        if change.key.table == GUARD and _tables_named(change):
+            return False  # it admits packets to a table; the guards that matter keep them off
         self._rules.add((change.key.table, _value(change.key, field)))
         return True
 
@@ -152,14 +159,12 @@ class _Refused:
             return True
         if not self._rules:
             return False
-        sets = {a.name: a.value for a in change.actions if isinstance(a, SetField)}
-        looks = {a.table for a in change.actions if isinstance(a, GotoTable | Resubmit)}
-        came_with = None if isinstance(change, GroupChange) else _value(change.key, "reg1")
-        by_register = any(t in looks and self._missing(t, sets.get("reg1", came_with)) for t in (WAYS, MTU))
-        if by_register or (EGRESS in looks and self._missing(EGRESS, sets.get("eth_src"))):
-            return True
-        guarded = isinstance(change, RuleChange) and change.key.table == FLOW_SWITCH
-        return guarded and self._missing(GUARD, _value(change.key, "eth_dst"))  # type: ignore[union-attr]
+        carries = {a.name: a.value for a in change.actions if isinstance(a, SetField)}
+        if isinstance(change, RuleChange):
+            if change.key.table == FLOW_SWITCH and self._missing(GUARD, _value(change.key, "eth_dst")):
+                return True
+            carries.setdefault("reg1", _value(change.key, "reg1") or 0)
+        return any(self._missing(t, carries.get(_NEEDED_BY[t])) for t in _tables_named(change) if t in _NEEDED_BY)
 
 
 def dependents(refused: Sequence[Change], changes: Sequence[Change]) -> list[Change]:

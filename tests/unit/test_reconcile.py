@@ -16,9 +16,12 @@ from fsctl.rules import (
     FLOW_SWITCH,
     GUARD,
     MTU,
+    WAYS,
     Action,
+    CheckLarger,
     DecTtl,
     Field,
+    GotoTable,
     GroupChange,
     Normal,
     Output,
@@ -100,18 +103,18 @@ def test_wherever_the_way_is_cut_rules_name_groups_that_are_there(have: RuleTabl
 
 
 def kinds(changes: list[Change]) -> list[str]:
-    names = {GUARD: "guard", FLOW_SWITCH: "flow", EGRESS: "egress", MTU: "mtu"}
+    names = {GUARD: "guard", FLOW_SWITCH: "flow", EGRESS: "egress", MTU: "mtu", WAYS: "ways"}
     return [
         ("-" if c.actions is None else "+") + ("group" if isinstance(c, GroupChange) else names[c.key.table]) for c in changes
     ]
 
 
 def test_the_order_of_kinds() -> None:
-    keys = [flow(1), guard(R1), by_register(1), egress(R1)]
+    keys = [flow(1), guard(R1), by_register(1), egress(R1), way(1)]
     changes: list[Change] = [GroupChange(1, None), GroupChange(2, NORMAL)]
     changes += [RuleChange(k, None, False) for k in keys] + [RuleChange(k, NORMAL) for k in keys]
     assert kinds(order(changes)) == [
-        "+group", "+egress", "+mtu", "+guard", "+flow", "-flow", "-mtu", "-guard", "-egress", "-group",
+        "+group", "+egress", "+mtu", "+ways", "+guard", "+flow", "-flow", "-ways", "-mtu", "-guard", "-egress", "-group",
     ]  # fmt: skip
 
 
@@ -131,23 +134,44 @@ def test_apply_refuses_what_a_switch_refuses(change: Change) -> None:
         apply(Update("br-a", [change]), RuleTable({}, {1: NORMAL}))
 
 
-def test_what_needs_a_refused_change_goes_with_it() -> None:
-    mtu_rule = RuleChange(by_register(5), (Output(2),))
-    group, other_group = (GroupChange(n, (SetField("reg1", n), Resubmit(MTU))) for n in (5, 6))
-    rule, other_rule = RuleChange(flow(1), (ToGroup(5),)), RuleChange(flow(2), (ToGroup(6),))
-    changes: list[Change] = [mtu_rule, group, other_group, rule, other_rule]
-    assert dependents([mtu_rule], changes) == [group, rule]
+def way(n: int, table: int = WAYS) -> RuleKey:
+    return RuleKey(table, 10, (Field("eth_type", 0x0800), Field("reg1", n)))
+
+
+def test_what_needs_a_refused_way_goes_with_it() -> None:
+    """Way 5 watches an MTU, so it is refused with its second half; way 6 does not."""
+    after_check, check = RuleChange(way(5, MTU), (Output(2),)), RuleChange(way(5), (CheckLarger(1414), GotoTable(MTU)))
+    plain = RuleChange(way(6), (Output(2),))
+    rule, other = (RuleChange(flow(n), (SetField("reg1", n), GotoTable(WAYS))) for n in (5, 6))
+    changes: list[Change] = [after_check, check, plain, rule, other]
+    assert dependents([after_check], changes) == [check, rule]
+    assert dependents([plain], changes) == [other]
     assert dependents([rule], changes) == []
-    assert dependents([RuleChange(by_register(5), None, False)], changes) == []
+    assert dependents([RuleChange(way(5), None, False)], changes) == []
+    too_large = RuleChange(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), NORMAL)
+    assert dependents([too_large], changes) == [check, rule]
 
 
-def test_no_bypass_without_its_guard_nor_into_a_missing_egress_rule() -> None:
-    refused_guard, refused_egress = RuleChange(guard(R1), NORMAL), RuleChange(egress(R2), NORMAL)
-    to_r1, to_r2 = RuleChange(flow(1), NORMAL), RuleChange(flow(1, R2), NORMAL)
-    here = GroupChange(1, (DecTtl(1), SetField("eth_src", R2), Resubmit(EGRESS)))
-    away = GroupChange(2, (DecTtl(1), SetField("eth_src", R2), Output(100)))
-    assert dependents([refused_guard], [refused_guard, to_r1, to_r2]) == [to_r1]
-    assert dependents([refused_egress], [refused_egress, here, away]) == [here]
+def test_what_needs_a_refused_group_goes_with_it() -> None:
+    group, rule, other = GroupChange(5, NORMAL), RuleChange(flow(1), (ToGroup(5),)), RuleChange(flow(2), (ToGroup(6),))
+    assert dependents([group], [group, rule, other]) == [rule]
+    assert dependents([GroupChange(5, None)], [rule]) == []
+
+
+def test_no_bypass_without_its_guard() -> None:
+    to_r1, to_r2, hole = RuleChange(flow(1), NORMAL), RuleChange(flow(1, R2), NORMAL), RuleChange(flow(2), None, False)
+    changes: list[Change] = [to_r1, to_r2, hole]
+    assert dependents([RuleChange(guard(R1), NORMAL)], changes) == [to_r1]
+    assert dependents([RuleChange(RuleKey(GUARD, 7, (Field("ipv4_dst", 1),)), NORMAL)], changes) == [to_r1, to_r2]
+    assert dependents([RuleChange(guard(R1, priority=3), (GotoTable(FLOW_SWITCH),))], changes) == []
+    assert dependents([RuleChange(RuleKey(GUARD, 1, ()), NORMAL)], changes) == []
+
+
+def test_no_way_into_a_missing_egress_rule() -> None:
+    here = RuleChange(way(1), (DecTtl(1), SetField("eth_src", R2), Resubmit(EGRESS)))
+    away = RuleChange(way(2), (DecTtl(1), SetField("eth_src", R2), Output(100)))
+    assert dependents([RuleChange(egress(R2), NORMAL)], [here, away]) == [here]
+    assert dependents([RuleChange(egress(R1), NORMAL)], [here, away]) == []
 
 
 def test_a_full_table_takes_the_later_additions_to_it_along() -> None:
