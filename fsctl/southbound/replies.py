@@ -139,7 +139,7 @@ def bridge_name(datapath: Datapath) -> str:
     return name.rstrip(b"\0").decode() if isinstance(name, bytes) else name
 
 
-def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: bytes) -> Any:  # noqa: PLR0917 - Ryu's
+def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: bytes) -> Any:
     """In the place of Ryu's parser for OpenFlow 1.4: None is a message that Ryu need not see."""
     connection: Connection | None = getattr(datapath, _ATTRIBUTE, None)
     if connection is not None and connection.take(kind, xid, raw):
