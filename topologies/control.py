@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from fsctl.client import Client
 from fsctl.errors import FsctlError
-from topologies.ovs import LabError, OpenVSwitch, spawn, stop
+from topologies.ovs import LabError, spawn, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 60.0
@@ -30,10 +30,19 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+class Database(Protocol):
+    """Where the bridges are configured."""
+
+    @property
+    def remote(self) -> str:
+        """An OVSDB remote."""
+        ...
+
+
 class Control:
     """Configuration, tokens and process of the controller. `stop` and `start` again make a restart."""
 
-    def __init__(self, directory: Path, config: dict[str, Any], rest_host: str, ovs: OpenVSwitch) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], rest_host: str, ovs: Database) -> None:
         self.directory = directory
         self.log = directory / "controller.log"
         self.openflow_port = free_port("127.0.0.1")
@@ -79,6 +88,13 @@ class Control:
             return "; ".join(self.client.not_ready()) or None
         except FsctlError as e:
             return str(e)
+
+    @property
+    def pid(self) -> int:
+        """Its process id; LabError if it does not run."""
+        if self._process is None:
+            raise LabError("the controller does not run")
+        return self._process.pid
 
     def stop(self) -> None:
         """End it; the bridges keep their rules."""

@@ -32,8 +32,8 @@ from topologies.ovs import LabError, OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station
 
 MANAGEMENT = "mgmt"
-DOCUMENTATION_NETS = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
-"""For the management network: reserved for documentation (RFC 5737), so nobody's in the outside world."""
+MANAGEMENT_NETS = tuple(IPv4Network(f"198.18.{n}.0/24") for n in range(16))
+"""Reserved for benchmarks (RFC 2544), so nobody's in the outside world; a lab takes the first that is free."""
 
 
 class Lab:
@@ -172,11 +172,10 @@ def _free_net() -> IPv4Network:
     """One that this machine has no route into: an address there disturbs nobody."""
     routes = json.loads(run("ip", "-j", "-4", "route", "show", "table", "all"))
     used = [IPv4Network(r["dst"], strict=False) for r in routes if r["dst"] not in ("default", "0.0.0.0/0")]
-    for text in DOCUMENTATION_NETS:
-        net = IPv4Network(text)
+    for net in MANAGEMENT_NETS:
         if not any(net.overlaps(other) for other in used):
             return net
-    raise LabError(f"all of {', '.join(DOCUMENTATION_NETS)} are in use on this machine")
+    raise LabError(f"this machine uses all of {MANAGEMENT_NETS[0]} to {MANAGEMENT_NETS[-1]}")
 
 
 def _sweep(ovs: OpenVSwitch) -> None:

@@ -7,8 +7,11 @@ the lab's own, marked with `external_ids:fsctl-lab`.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ logging.setLoggerClass(logging.Logger)
 mininet.log.setLogLevel("warning")
 
 MARK = "fsctl-lab"
+CLONE_NEWNET = 0x40000000
 OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": 0,
@@ -99,6 +103,17 @@ class Guest(Host):  # type: ignore[misc, unused-ignore]
     def inside(self, *command: str) -> list[str]:
         """The command line that runs `command` inside."""
         return ["mnexec", "-a", str(self.pid), *command]
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of this namespace, to be used from here: a socket stays where it was made (setns(2))."""
+        with ThreadPoolExecutor(max_workers=1) as other_thread:
+            return other_thread.submit(self._open_inside, family, kind, protocol).result()
+
+    def _open_inside(self, family: int, kind: int, protocol: int) -> socket.socket:
+        with open(f"/proc/{self.pid}/ns/net") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+        return socket.socket(family, kind, protocol)
 
     def set_up(self, topo: RoutedTopo, station: Station) -> None:
         """Addresses, permanent neighbours and routes of a station."""
