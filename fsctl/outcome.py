@@ -62,7 +62,7 @@ class Node:
     """An ingress interface and a class of senders; `rules` are those emitted for it."""
 
     __slots__ = (
-        "any", "classes", "eth_src", "head", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
+        "any", "classes", "eth_src", "head", "held", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class Node:
         self.eth_src, self.local = eth_src, local
         self.usable = interface.up
         self.any = self.own = NOTHING
+        self.held = False  # whether it has ever had a delegation
         self.classes: list[Node] = []
         self.rules: dict[Key | FiveTuple, Effect] = {}
         self.steps: dict[int, Step | Outcome] = {}

@@ -116,6 +116,7 @@ class Plane:
                 node.any = parts.get((node.interface.name, self.version, None), NOTHING)
                 if node.eth_src is not None:
                     node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
+                node.held |= node.any is not NOTHING or node.own is not NOTHING
 
     def count(self, key: Key | FiveTuple, by: int) -> None:
         """A delegation for `key` came (+1) or went (-1)."""
@@ -292,7 +293,8 @@ class Plane:
         `seeds` names the nodes whose delegation for a key came, went or changed; only rules of
         `watched` nodes can have changed. Rules are kept in the nodes; what changed is yielded.
         """
-        holders = [n for n in self.nodes if n.any is not NOTHING or n.own is not NOTHING]
+        # Also those whose last delegation has gone: there are holes of theirs to close.
+        holders = [n for n in self.nodes if n.held]
         stack = [root]
         for count, key in enumerate(keys):
             if not count % _BREATH:
