@@ -5,7 +5,7 @@ Everything comes from small pools, so that prefixes nest, chains and loops arise
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TypeVar
@@ -228,18 +228,20 @@ def changes(draw: st.DrawFn, network: Network) -> list[tuple[str, Change]]:
     return result
 
 
-def boundaries(network: Network, version: int, routers: Collection[str] | None = None) -> list[int]:
-    """Destinations where something may change: first and last of every prefix, one below, one above.
+def edges(version: int, prefixes: Iterable[Prefix]) -> set[int]:
+    """First and last address of every prefix, one below, one above; and of all there are."""
+    found = {0, (1 << BITS[version]) - 1}
+    for prefix in prefixes:
+        if prefix.version == version:
+            found |= {prefix.value - 1, prefix.value, prefix.last, prefix.last + 1}
+    return {e for e in found if 0 <= e < 1 << BITS[version]}
 
-    Of all routers, or of those named.
-    """
+
+def boundaries(network: Network, version: int, routers: Collection[str] | None = None) -> list[int]:
+    """Destinations where something may change because of the routers named (None: all)."""
     names = network.routers.keys() if routers is None else routers
-    prefixes = {d.match.dst for name in names for d in network.fibs[name] if d.match.dst.version == version}
-    own = {value for name in names for v, value in network.own_addresses[name] if v == version}
-    edges = {0, (1 << BITS[version]) - 1}
-    for prefix in prefixes | {Prefix.host(version, value) for value in own}:
-        edges |= {prefix.value - 1, prefix.value, prefix.last, prefix.last + 1}
-    return sorted(e for e in edges if 0 <= e < 1 << BITS[version])
+    own = {Prefix.host(*address) for name in names for address in network.own_addresses[name]}
+    return sorted(edges(version, own | {d.match.dst for name in names for d in network.fibs[name]}))
 
 
 def is_local(version: int, dst: int) -> bool:
@@ -267,9 +269,9 @@ def packets(draw: st.DrawFn, network: Network) -> Packet:
         c = pick(draw, known)
         exact = replace(packet, version=version, src=c.src, dst=c.dst, ip_proto=c.ip_proto, sport=c.sport, dport=c.dport)
         return near(draw, exact)
-    edges = boundaries(network, version, {target.router} if target and once_in(draw, 2) else None)
-    inner = edges if once_in(draw, 10) else [e for e in edges if not is_local(version, e)]
-    packet = replace(packet, version=version, src=a_source(draw, version), dst=pick(draw, inner or edges))
+    places = boundaries(network, version, {target.router} if target and once_in(draw, 2) else None)
+    inner = places if once_in(draw, 10) else [e for e in places if not is_local(version, e)]
+    packet = replace(packet, version=version, src=a_source(draw, version), dst=pick(draw, inner or places))
     if version == IPV6 and once_in(draw, 4):
         return replace(packet, ip_proto=ICMPV6, icmpv6_type=pick(draw, (128, 132, 133, 134, 135, 136, 137, 138)))
     proto, sport, dport = pick(draw, (TCP, UDP)), pick(draw, PORTS), pick(draw, PORTS)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from fsctl.compiler import Compiler
-from fsctl.fib import Change, Fib
-from fsctl.model import IPV4, IPV6, Interface, Network, Packet, Prefix
+from fsctl import reconcile
+from fsctl.compiler import Compiler, Replaced
+from fsctl.fib import Change, Fib, match_of_change
+from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, Network, Packet, Prefix
 from fsctl.pipeline import tables
-from fsctl.rules import MTU, Action, CheckLarger, Field, RuleTable, SetField, ToGroup
+from fsctl.rules import Action, Field, GroupChange, RuleChange, RuleTable, SetField, Update
 from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
-from tests.strategies import HOST_MACS, HOST_PORTS, boundaries, known_connections
+from tests.strategies import HOST_MACS, HOST_PORTS, boundaries, edges, known_connections
 
 STRANGER = HOST_MACS[-1]
 """A sender whose MAC no delegation names (strategies name the first two)."""
@@ -29,17 +30,23 @@ def compiled(network: Network) -> dict[str, RuleTable]:
     return tables(network, Compiler(network))
 
 
-def with_fibs(network: Network, fibs: Mapping[str, Fib]) -> Network:
-    return replace(network, fibs=fibs)
+def with_fibs(network: Network, fibs: Mapping[str, Sequence[Delegation]]) -> Network:
+    """The network with fresh FIBs, filled in the order given."""
+    return replace(network, fibs={name: Fib(list(fibs[name])) for name in network.fibs})
 
 
-def changed_fibs(network: Network, changes: Mapping[str, Sequence[Change]]) -> dict[str, Fib]:
-    """Fresh FIBs in which the changes have been made."""
-    fibs = {name: Fib(list(fib)) for name, fib in network.fibs.items()}
-    for router, items in changes.items():
-        for change in items:
-            fibs[router].apply(change)
-    return fibs
+def delegations_of(network: Network) -> dict[str, list[Delegation]]:
+    return {name: list(fib) for name, fib in network.fibs.items()}
+
+
+def carry_out(network: Network, changes: Sequence[tuple[str, Change]]) -> dict[str, list[Replaced]]:
+    """Make the changes in the network's FIBs; gives them with what was there before, as `Compiler.update` wants."""
+    replaced: dict[str, list[Replaced]] = {}
+    for router, change in changes:
+        fib = network.fibs[router]
+        replaced.setdefault(router, []).append((change, fib.get(match_of_change(change.part, change.key))))
+        fib.apply(change)
+    return replaced
 
 
 def promised(packet: Packet, found: Walk) -> tuple[Delivery, ...]:
@@ -71,7 +78,7 @@ class Bench:
         packets = [
             Packet("", 0, 0, 0, version, ORDINARY_SOURCE[version], dst, AMPLE_TTL, SMALL_BYTES)
             for version in (IPV4, IPV6)
-            for dst in boundaries(self.network, version)
+            for dst in {*boundaries(self.network, version), *edges(version, LOCAL_DESTINATIONS)}
         ]
         return packets + [
             Packet("", 0, 0, 0, c.version, c.src, c.dst, AMPLE_TTL, SMALL_BYTES, c.ip_proto, c.sport, c.dport)
@@ -124,40 +131,36 @@ class Bench:
         return found, outcome
 
 
-def resolved(table: RuleTable) -> dict[object, object]:
-    """A table without group numbers, which are names only: each replaced by what the group does.
+def resolved(table: RuleTable) -> Counter[object]:
+    """A table without the numbers of its ways, which are names only: each replaced by what the way does.
 
-    Raises KeyError for a rule that points at a missing group.
+    Raises KeyError for a rule that names a way that is not there.
     """
-    after_check = {r.match: actions for r, actions in table.rules.items() if r.table == MTU}
+    ways: dict[int, set[object]] = {}
+    for (number_table, priority, match), actions in table.rules.items():
+        for number in _numbers(match):
+            rest = tuple(f for f in match if f.name != "reg1")
+            ways.setdefault(number, set()).add((number_table, priority, rest, actions))
 
-    def inline(actions: Sequence[Action]) -> tuple[object, ...]:
-        result: list[object] = []
-        for action in actions:
-            if isinstance(action, ToGroup):
-                result.append(inline(table.groups[action.group]))
-            elif isinstance(action, SetField) and action.name == "reg1":
-                result.append(after_check[(Field("reg1", action.value),)])
-            else:
-                result.append(action)
-        return tuple(result)
+    def spelled(action: Action) -> object:
+        return frozenset(ways[action.value]) if isinstance(action, SetField) and action.name == "reg1" else action
 
-    rules: dict[object, object] = {key: inline(a) for key, a in table.rules.items() if not _names_a_group(key.match)}
-    in_use = {a.group for actions in table.rules.values() for a in actions if isinstance(a, ToGroup)}
-    unused = sorted(str(inline(actions)) for number, actions in table.groups.items() if number not in in_use)
-    checked = sorted(str(actions) for match, actions in after_check.items() if _names_a_group(match))
-    watching = [a for actions in table.groups.values() for a in actions if isinstance(a, CheckLarger)]
-    return {**rules, "unused groups": unused, "rules behind a check": checked, "checks": len(watching)}
+    rules = {key: tuple(map(spelled, actions)) for key, actions in table.rules.items() if not _numbers(key.match)}
+    return Counter([*rules.items(), *map(frozenset, ways.values()), *table.groups.items()])
 
 
-def _names_a_group(match: tuple[Field, ...]) -> bool:
-    return any(f.name == "reg1" for f in match)
+def _numbers(match: tuple[Field, ...]) -> list[int]:
+    return [f.value for f in match if f.name == "reg1"]
 
 
-def all_resolved(tables_: Tables) -> dict[str, dict[object, object]]:
+def all_resolved(tables_: Tables) -> dict[str, Counter[object]]:
+    """`resolved`, for all bridges."""
     return {bridge: resolved(table) for bridge, table in tables_.items()}
 
 
-def copied(tables_: Tables) -> dict[str, RuleTable]:
-    """A snapshot, whatever becomes of the original."""
-    return deepcopy(dict(tables_))
+def carried_out(tables_: Tables, changes: Mapping[str, Sequence[RuleChange | GroupChange]]) -> dict[str, RuleTable]:
+    """The tables after a bundle for each bridge."""
+    return {
+        bridge: reconcile.apply(Update(bridge, reconcile.order(changes.get(bridge, ()))), table)
+        for bridge, table in tables_.items()
+    }

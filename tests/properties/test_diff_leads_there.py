@@ -1,0 +1,30 @@
+"""Law: apply(diff(a, b), b) = a, for the tables of any two networks, and nothing is left to do then."""
+
+from __future__ import annotations
+
+from hypothesis import given
+
+from fsctl.model import Network
+from fsctl.reconcile import apply, diff
+from fsctl.rules import RuleTable
+from tests.properties.laws import compiled
+from tests.strategies import networks
+
+
+@given(networks(), networks())
+def test_the_difference_applied_gives_what_is_desired(one: Network, other: Network) -> None:
+    desired, installed = compiled(one), compiled(other)
+    for bridge in desired.keys() | installed.keys():
+        want, have = desired.get(bridge, RuleTable()), installed.get(bridge, RuleTable())
+        after = apply(diff(want, have, bridge), have)
+        assert after == want
+        assert not diff(want, after, bridge)
+
+
+@given(networks(), networks())
+def test_the_difference_names_only_what_differs(one: Network, other: Network) -> None:
+    desired, installed = compiled(one), compiled(other)
+    for bridge in desired.keys() & installed.keys():
+        want, have = desired[bridge].rules, installed[bridge].rules
+        touched = {change.key for change in diff(desired[bridge], installed[bridge], bridge).changes}
+        assert touched == {k for k in want.keys() | have.keys() if want.get(k) != have.get(k)}
