@@ -46,6 +46,7 @@ class Views:
 
     def _bridge(self, name: str) -> BridgeStatus:
         here = self._c.installer.bridges.get(name)
+        ports = self._c.inventory.ports.get(name, {})
         rules = sum(len(n.rules) for _, n in self._c.compiler.nodes() if n.interface.bridge == name)
         layout = self._c.layout
         warnings = [] if here is None else [*here.warnings, *([here.broken] if here.broken else [])]
@@ -58,7 +59,8 @@ class Views:
             datapath_id=here.datapath_id if here else None,
             rules=rules + len(layout.frames[name].rules),
             ways=len(layout.ways[name].numbers),
-            ports=tuple(sorted(self._c.inventory.ports.get(name, {}))),
+            ports=tuple(sorted(ports)),
+            ofports={port.name: port.ofport for port in ports.values()},
             links=tuple(self._c.network.bridges[name].links),
             warnings=tuple(warnings),
         )
