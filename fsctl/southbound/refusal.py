@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from fsctl.openflow.errors import OUT_OF_GROUPS, TABLE_FULL, OpenFlowError
 from fsctl.reconcile import dependents
@@ -13,31 +14,39 @@ Change = RuleChange | GroupChange
 FOREIGN = "a rule with another cookie has this table, priority and match"
 
 
-def _name(change: Change) -> RuleKey | int:
-    return change.id if isinstance(change, GroupChange) else change.key
+class _Why(NamedTuple):
+    """A Rejection without its rule."""
+
+    error: str
+    type: int = 0
+    code: int = 0
 
 
 class Refusals:
-    """The changes still to be made, in order, and the rejections so far."""
+    """The changes still to be made, in order, and the rejections so far.
+
+    Rejections name rules. A refused group appears in them as the rules that cannot be without it, and by its number
+    in `refused_groups` with the switch's word.
+    """
 
     def __init__(self, changes: Sequence[Change]) -> None:
         self.changes = list(changes)
         self.rejections: list[Rejection] = []
+        self.refused_groups: list[tuple[int, str]] = []
 
     def keep_off(self, foreign: Collection[RuleKey]) -> None:
         """Refuse additions where others have a rule: OpenFlow's ADD would replace it."""
         if not foreign:
             return
         taken = [c for c in self.changes if isinstance(c, RuleChange) and c.is_new and c.actions is not None and c.key in foreign]
-        self._drop({id(c): (c, Rejection(c.key, FOREIGN)) for c in taken})
+        self._drop({id(c): (c, _Why(FOREIGN)) for c in taken})
 
     def refuse(self, errors: Mapping[int, OpenFlowError]) -> None:
         """Take out the changes at these indexes, and what cannot go without them or would fail as they did."""
-        dropped: dict[int, tuple[Change, Rejection]] = {}
+        dropped: dict[int, tuple[Change, _Why]] = {}
         for index, error in errors.items():
-            change = self.changes[index]
-            for other in (change, *self._alike(index, error)):
-                dropped.setdefault(id(other), (other, Rejection(_name(other), error.name, *error.kind)))
+            for change in (self.changes[index], *self._alike(index, error)):
+                dropped.setdefault(id(change), (change, _Why(error.name, error.type, error.code)))
         self._drop(dropped)
 
     def _alike(self, index: int, error: OpenFlowError) -> list[Change]:
@@ -49,12 +58,16 @@ class Refusals:
             return [c for c in later if isinstance(c, GroupChange)]
         return []
 
-    def _drop(self, dropped: dict[int, tuple[Change, Rejection]]) -> None:
+    def _drop(self, dropped: dict[int, tuple[Change, _Why]]) -> None:
         if not dropped:
             return
         first = next(iter(dropped.values()))[1]
+        needed = first._replace(error=f"{first.error}, for what it needs")
         for other in dependents([change for change, _ in dropped.values()], self.changes):
-            because = Rejection(_name(other), f"{first.error}, for what it needs", first.type, first.code)
-            dropped[id(other)] = (other, because)
-        self.rejections.extend(rejection for _, rejection in dropped.values())
+            dropped[id(other)] = (other, needed)
+        for change, why in dropped.values():
+            if isinstance(change, RuleChange):
+                self.rejections.append(Rejection(change.key, *why))
+            else:
+                self.refused_groups.append((change.id, why.error))
         self.changes = [c for c in self.changes if id(c) not in dropped]

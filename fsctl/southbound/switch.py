@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from fsctl.southbound.refusal import Change, Refusals
 from fsctl.southbound.replies import Connection, Conversation, Datapath, bridge_name
 from fsctl.status import Port, Rejection
 
+LOG = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 CHANGES_PER_S = 2000
 """A switch slower than this (OVS commits some 50,000 a second) is taken for dead."""
@@ -65,6 +67,8 @@ class Southbound:
                 if not errors:
                     break
                 refusals.refuse(errors)
+            for group, error in refusals.refused_groups:
+                LOG.warning("%s refused group %d: %s", self.bridge, group, error)
             return refusals.rejections
 
     def _try(self, changes: list[Change]) -> dict[int, OpenFlowError]:
