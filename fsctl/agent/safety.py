@@ -1,0 +1,219 @@
+"""What may be bypassed, and why not. Pure: facts about the guest in, a policy and its reasons out.
+
+A bypassed packet meets nothing that the guest has put in the forwarding path: no netfilter rule, NAT, tc filter,
+shaper, IPsec policy, policy routing, reverse path filter; and nobody sends a redirect for it. Where such a thing is
+found, what it could concern is refused with the reason, unless the operator allows it by name (`--allow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from fsctl.agent.decide import Policy
+from fsctl.agent.events import MAIN, Link, Route, Rule
+from fsctl.agent.state import VERSIONS, State
+from fsctl.model import IPV4, IPV6
+
+ALLOWABLE = {
+    "firewall": "netfilter rules or a drop policy that forwarded packets meet",
+    "nat": "address translation of forwarded packets",
+    "tc": "tc filters, shapers and policers",
+    "xdp": "XDP and tcx programs",
+    "xfrm": "IPsec policies",
+    "rules": "policy routing (ip rule) beyond the kernel's default rules",
+    "rp_filter": "strict reverse path filtering where the routes are asymmetric",
+    "redirects": "ICMP redirects for packets that leave by the interface they came in by",
+}
+"""Names for `--allow`, and what each gives up."""
+NOT_FORWARDING = "forwarding"
+"""Cannot be allowed: the router would not forward the packet at all."""
+
+PLAIN_QDISCS = frozenset({"noqueue", "pfifo_fast", "pfifo", "bfifo", "fq_codel", "fq", "sfq", "mq", "noop"})
+"""Queues that neither drop by rule nor limit the rate below the link's."""
+DEFAULT_RULES = {
+    IPV4: frozenset({Rule(IPV4, 0, 255), Rule(IPV4, 32766, 254), Rule(IPV4, 32767, 253)}),
+    IPV6: frozenset({Rule(IPV6, 0, 255), Rule(IPV6, 32766, 254)}),
+}
+FORWARD_HOOKS = frozenset({"prerouting", "forward", "postrouting", "ingress", "egress"})
+"""Where forwarded packets pass (netfilter's other hooks see the router's own traffic)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A netfilter base chain. `devices`: for netdev chains, the interfaces it is bound to."""
+
+    versions: tuple[int, ...]
+    name: str
+    hook: str
+    type: str = "filter"
+    drops: bool = False
+    rules: int = 0
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceFacts:
+    """What the guest does on one interface. `filters_in`, `filters_out`: words for tc filters and programs found."""
+
+    forwarding: Mapping[int, bool] = field(default_factory=lambda: {IPV4: True, IPV6: True})
+    strict_rp_filter: bool = False
+    redirects: Mapping[int, bool] = field(default_factory=lambda: {IPV4: False, IPV6: False})
+    qdiscs: tuple[str, ...] = ()
+    filters_in: tuple[str, ...] = ()
+    filters_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is looked at, apart from the kernel state that the fold follows. `xfrm`: IP version -> words."""
+
+    interfaces: Mapping[int, InterfaceFacts] = field(default_factory=dict)
+    chains: tuple[Chain, ...] = ()
+    xfrm: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Refusal:
+    """Something not bypassed. `interface` "" is the whole router; `direction` is in, out, both or hairpin."""
+
+    name: str
+    reason: str
+    version: int = 0
+    interface: str = ""
+    direction: str = "both"
+
+    def json(self) -> dict[str, object]:
+        """As the session and `fsctl-agent status` show it."""
+        scope = self.interface or "router"
+        return {"name": self.name, "scope": scope, "ip": self.version, "direction": self.direction, "reason": self.reason}
+
+    def __str__(self) -> str:
+        where = f"{self.interface} ({self.direction})" if self.interface else "the whole router"
+        return f"{where}, IPv{self.version}: {self.reason} [{self.name}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`overridden` would have been refused, but the operator allows it; `notes` are worth knowing."""
+
+    policy: Policy
+    refused: tuple[Refusal, ...]
+    overridden: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collection[str] = ()) -> Judgement:
+    """`names`: interface index -> fsctl's name, for the interfaces of the router that fsctl knows."""
+    links = {index: state.links[index] for index in names if index in state.links}
+    found = [
+        *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
+        *(Refusal("xfrm", words, version) for version, words in facts.xfrm.items()),
+        *_rules(state),
+        *_interfaces(facts, state, links, names),
+    ]
+    unique = sorted(set(found))
+    refused = tuple(r for r in unique if r.name not in allow)
+    policy = _policy(refused, names)
+    return Judgement(policy, refused, tuple(r for r in unique if r.name in allow), tuple(_notes(policy, facts, names)))
+
+
+def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Refusal]:
+    for chain in chains:
+        if chain.hook not in FORWARD_HOOKS or not (chain.rules or chain.drops):
+            continue
+        name = "nat" if chain.type == "nat" else "firewall"
+        what = f"{chain.rules} rules" if chain.rules else "policy drop"
+        reason = f"{chain.name} (hook {chain.hook}): {what}"
+        if chain.hook not in ("ingress", "egress"):
+            yield from (Refusal(name, reason, version) for version in chain.versions)
+            continue
+        direction = "in" if chain.hook == "ingress" else "out"
+        for device, version in product(chain.devices, VERSIONS):
+            if device in known:
+                yield Refusal(name, reason, version, known[device], direction)
+
+
+def _rules(state: State) -> Iterable[Refusal]:
+    for version in VERSIONS:
+        there = {r for r in state.rules if r.version == version}
+        extra, missing = there - DEFAULT_RULES[version], DEFAULT_RULES[version] - there
+        if extra:
+            priorities = ", ".join(str(r.priority) for r in sorted(extra, key=lambda r: r.priority))
+            yield Refusal("rules", f"ip rules beyond the default ones (priority {priorities})", version)
+        if missing and there:
+            priorities = ", ".join(str(r.priority) for r in sorted(missing, key=lambda r: r.priority))
+            yield Refusal("rules", f"default ip rules are missing (priority {priorities})", version)
+
+
+def _interfaces(facts: Facts, state: State, links: Mapping[int, Link], names: Mapping[int, str]) -> Iterable[Refusal]:
+    asymmetric = asymmetric_links(state) if any(f.strict_rp_filter for f in facts.interfaces.values()) else set()
+    for index, link in links.items():
+        name, at = names[index], facts.interfaces.get(index, InterfaceFacts())
+        for version in VERSIONS:
+            if not at.forwarding[version]:
+                yield Refusal(NOT_FORWARDING, "forwarding is off", version, name, "in")
+            if at.redirects[version]:
+                yield Refusal("redirects", "the router sends ICMP redirects", version, name, "hairpin")
+            if link.xdp:
+                yield Refusal("xdp", "an XDP program is attached", version, name, "in")
+            shapers = [q for q in at.qdiscs if q not in PLAIN_QDISCS and q not in ("ingress", "clsact")]
+            if shapers:
+                yield Refusal("tc", f"qdisc {', '.join(shapers)}", version, name, "out")
+            for direction, filters in (("in", at.filters_in), ("out", at.filters_out)):
+                for what in filters:
+                    yield Refusal("xdp" if what.startswith("tcx") else "tc", what, version, name, direction)
+        if at.strict_rp_filter and index in asymmetric:
+            yield Refusal("rp_filter", "strict rp_filter, and routes that prefer another interface", IPV4, name, "in")
+
+
+def asymmetric_links(state: State) -> set[int]:
+    """Interfaces that some prefix is reachable over by a route that is not its best one.
+
+    Packets from there may come in over such an interface, and a strict rp_filter (RFC 3704, 2.2) would drop them.
+    """
+    found: set[int] = set()
+    rib = state.ribs[IPV4]
+    for key in rib:
+        routes = [r for r in rib.at(key) if r.table == MAIN]
+        if len(routes) > 1:
+            lowest = min(r.metric for r in routes)
+            best = {i for r in routes if r.metric == lowest for i in _links_of(r, state)}
+            found |= {i for r in routes for i in _links_of(r, state)} - best
+    return found
+
+
+def _links_of(route: Route, state: State) -> set[int]:
+    if not route.nhid:
+        return {leg.index for leg in route.legs}
+    pending, found, seen = [route.nhid], set[int](), set[int]()
+    while pending:
+        nexthop = state.nexthops.get(number := pending.pop())
+        if nexthop is None or number in seen:
+            continue
+        seen.add(number)
+        pending.extend(nexthop.group)
+        found |= {nexthop.leg.index} if nexthop.leg else set()
+    return found
+
+
+def _policy(refused: Iterable[Refusal], names: Mapping[int, str]) -> Policy:
+    sets: dict[str, set[tuple[int, int]]] = {"in": set(), "out": set(), "hairpin": set()}
+    for refusal in refused:
+        places = {(i, refusal.version) for i, name in names.items() if refusal.interface in ("", name)}
+        for direction in ("in", "out") if refusal.direction == "both" else (refusal.direction,):
+            sets[direction] |= places
+    return Policy(frozenset(sets["in"]), frozenset(sets["out"]), frozenset(sets["hairpin"]))
+
+
+def _notes(policy: Policy, facts: Facts, names: Mapping[int, str]) -> Iterable[str]:
+    """One-way bypass (a firewall or a strict filter elsewhere sees one direction only), and filters not applied."""
+    for version, (what, refused) in product(VERSIONS, (("in", policy.no_ingress), ("out", policy.no_egress))):
+        there = sorted(names[i] for i, v in refused if v == version and i in names)
+        if there and len(there) < len(names):
+            towards = "from" if what == "in" else "to"
+            yield f"IPv{version}: one-way: packets {towards} {', '.join(there)} are not bypassed, those the other way may be"
+    for index, at in facts.interfaces.items():
+        if at.strict_rp_filter and index in names and (index, IPV4) not in policy.no_ingress:
+            yield f"{names[index]}: rp_filter is strict; sources of bypassed packets are not checked"
