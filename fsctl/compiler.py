@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from fsctl.fib import Change, Key, mask, match_of_change
+from fsctl.fib import Change, Key, change_of, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
-from fsctl.outcome import DROPPED, LOCAL_ID, SLOW, Effect, Emission, Node, Outcome, State
+from fsctl.outcome import DROPPED, LOCAL_ID, NEVER_FORWARDED, NO_SENDER, SLOW, Effect, Emission, Node, Outcome, State
 from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
@@ -135,12 +135,12 @@ class Compiler:
     def outcome(self, router: str, match: Match) -> Outcome:
         """How a walk that `match` catches at its ingress interface ends."""
         plane, node, state = self._place(router, match)
-        return plane.result(state, node)
+        return self._result(plane, node, state, match)
 
     def chain(self, router: str, match: Match) -> tuple[tuple[str, Delegation], ...]:
         """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass."""
         plane, node, state = self._place(router, match)
-        outcome = plane.result(state, node)
+        outcome = self._result(plane, node, state, match)
         length = 1 if outcome.kind == SLOW else outcome.hops + (outcome.kind == DROPPED)
         hops: list[tuple[str, Delegation]] = []
         here: Node | None = node
@@ -174,6 +174,12 @@ class Compiler:
         else:
             state = plane.above(match.dst.value << 8 | match.dst.length, inclusive=True)
         return plane, node, state
+
+    @staticmethod
+    def _result(plane: Plane, node: Node, state: State, match: Match) -> Outcome:
+        if plane.scope.excludes(change_of(match, None).key):
+            return NEVER_FORWARDED
+        return plane.result(state, node) if node.has_senders else NO_SENDER
 
     @staticmethod
     def _delegation(plane: Plane, node: Node, match: Match) -> Delegation:

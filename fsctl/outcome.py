@@ -52,6 +52,8 @@ class Effect(NamedTuple):
 SLOW_EFFECT = Effect(SLOW)
 NO_MATCH = Outcome(SLOW, "no delegation")
 PUNTED = Outcome(SLOW, "punt")
+NEVER_FORWARDED = Outcome(SLOW, "no router forwards such packets")
+NO_SENDER = Outcome(SLOW, "eth_src is a router's whose port is missing or has a VLAN configuration")
 LOCAL = Outcome(SLOW, "the router's own address")
 LOOP = Outcome(SLOW, "loop")
 TOO_LONG = Outcome(SLOW, "chain longer than max_hops")
@@ -62,7 +64,8 @@ class Node:
     """An ingress interface and a class of senders; `rules` are those emitted for it."""
 
     __slots__ = (
-        "any", "classes", "eth_src", "head", "held", "index", "interface", "local", "own", "rules", "steps", "usable", "version",
+        "any", "classes", "eth_src", "has_senders", "head", "held", "index", "interface", "local", "own", "rules",
+        "steps", "usable", "version",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +75,7 @@ class Node:
         self.eth_src, self.local = eth_src, local
         self.usable = interface.up
         self.any = self.own = NOTHING
+        self.has_senders = True  # whether the guard lets any packet of this class in
         self.held = False  # whether it has ever had a delegation
         self.classes: list[Node] = []
         self.rules: dict[Key | FiveTuple, Effect] = {}

@@ -39,6 +39,7 @@ from fsctl.outcome import (
     State,
     Step,
 )
+from fsctl.scope import Scope
 
 _BREATH = 512
 """Keys between two calls of `pause`: well under 10 ms."""
@@ -64,6 +65,7 @@ class Plane:
         self._dropped: dict[int, Outcome] = {}
         self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
+        self.scope = Scope(version)
         self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
         self._build()
 
@@ -88,10 +90,18 @@ class Plane:
         own = self.network.own_addresses[interface.router]
         local = frozenset(value << 8 | BITS[self.version] for version, value in own if version == self.version)
         node = Node(len(self.nodes), self.version, interface, eth_src, local)
+        node.has_senders = eth_src is None or self._can_send(interface.bridge, eth_src)
         self.nodes.append(node)
         self._preds.append(set())
         self.node_of[interface.router, interface.name, eth_src] = node
         return node
+
+    def _can_send(self, bridge: str, eth_src: int) -> bool:
+        """Whether the guard lets any packet with this eth_src in: a router's MAC from its own port alone."""
+        owner = self.network.by_mac.get((bridge, eth_src))
+        if owner is None:
+            return True
+        return owner.ofport is not None and owner.ofport not in self.network.bridges[bridge].tagged_ports
 
     def ensure_node(self, router: str, in_port: str, eth_src: int | None) -> Node:
         """The node of a sender class; made when its first delegation comes."""
@@ -300,6 +310,8 @@ class Plane:
             if not count % _BREATH:
                 self.pause()
             value = key >> 8
+            if self.scope.excludes(key):
+                continue
             while len(stack) > 1 and stack[-1].last < value:
                 stack.pop()
             parent = stack[-1]
@@ -334,6 +346,8 @@ class Plane:
             new = None if says is self.effect(bridge, self.result(parent, base)) else says
             yield from self._put(base, key, new)
             for node in base.classes:
+                if not node.has_senders:
+                    continue
                 inherited = new or self.effect(bridge, self.result(parent, node))
                 own = self.effect(bridge, self.result(state, node))
                 yield from self._put(node, key, None if own is inherited else own)
@@ -366,6 +380,8 @@ class Plane:
         for count, connection in enumerate(connections):
             if not count % _BREATH:
                 self.pause()
+            if self.scope.excludes(connection):
+                continue
             plain, exact = self.at_connection(connection)
             said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
             affected = self.upstream(frozenset(said | seeds.get(connection, set())))

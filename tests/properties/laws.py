@@ -115,9 +115,7 @@ class Bench:
         """
         links = {b.name: b.links for b in self.network.bridges.values()}
         last = found.final.bridge
-        linked = found.end == DROPPED or last == packet.bridge or (
-            last in links[packet.bridge] and packet.bridge in links[last]
-        )
+        linked = found.end == DROPPED or last == packet.bridge or (last in links[packet.bridge] and packet.bridge in links[last])
         if not linked:
             return True
         return packet.ttl <= self.longest_chain(self.network.by_mac[packet.bridge, packet.eth_dst])

@@ -35,9 +35,9 @@ def test_what_is_rewritten_left_by_its_routers_own_interface(case: tuple[Network
             routers = [hop.interface.router for hop in last if _forwards(hop.delegation)]
             assert owners[0].up
             assert owners[0].router in routers
-            assert replace(
-                sent, bridge="", in_port=0, eth_src=0, eth_dst=0, ttl=0
-            ) == replace(packet, bridge="", in_port=0, eth_src=0, eth_dst=0, ttl=0)
+            assert replace(sent, bridge="", in_port=0, eth_src=0, eth_dst=0, ttl=0) == replace(
+                packet, bridge="", in_port=0, eth_src=0, eth_dst=0, ttl=0
+            )
             assert sent.ttl < packet.ttl
 
 

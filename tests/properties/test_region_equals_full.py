@@ -70,8 +70,8 @@ def test_interfaces_that_change_end_where_a_full_compilation_does(network: Netwo
         own = {}
         for key, interface in router.interfaces.items():
             what = data.draw(st.sampled_from(("same", "down", "mtu", "addresses")))
-            other = {"same": {}, "down": {"up": False}, "mtu": {"mtu": 1300}, "addresses": {"addresses": ()}}[what]
-            own[key] = replace(interface, **other)
+            others = {"down": replace(interface, up=False), "mtu": replace(interface, mtu=1300)}
+            own[key] = others.get(what, replace(interface, addresses=()) if what == "addresses" else interface)
         routers[name] = replace(router, interfaces=own)
     changed = replace(network, routers=routers)
     anew = Layout(changed, Compiler(changed), layout)

@@ -1,0 +1,84 @@
+"""Law: every rule of the flow switch table is for packets that the guard lets in, and says something else
+about them than the rule below it.
+
+What is not asked: that longer prefixes do not cover a rule all together (0.0.0.0/1 and 128.0.0.0/1 a
+default route). Leaving such a rule out would make a change reach beyond its own prefix, against the
+region that updates rely on (design: a change can only change rules inside its prefix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hypothesis import given
+
+from fsctl.flowterp import Frame
+from fsctl.model import BITS, IPV4, IPV6, LOCAL_DESTINATIONS, TCP, UDP, Network, Packet, Prefix
+from fsctl.rules import FLOW_SWITCH, WAYS, Rule, RuleKey, SetField
+from tests.properties.laws import AMPLE_TTL, ORDINARY_SOURCE, STRANGER, Bench
+from tests.strategies import edges, networks
+
+IP_VERSION = {0x0800: IPV4, 0x86DD: IPV6}
+
+
+def prefix_in(key: RuleKey) -> Prefix:
+    """The destinations that a rule of the flow switch is about."""
+    fields = {f.name: f for f in key.match}
+    version = IP_VERSION[fields["eth_type"].value]
+    dst = fields.get(f"ipv{version}_dst")
+    if dst is None:
+        return Prefix(version, 0, 0)
+    length = BITS[version] if dst.mask is None else dst.mask.bit_count()
+    return Prefix(version, dst.value, length)
+
+
+def flow_rules(bench: Bench, bridge: str) -> list[Rule]:
+    """The rules of the flow switch table but its table miss."""
+    rules = bench.tables[bridge].rules
+    return [Rule(key, actions) for key, actions in rules.items() if key.table == FLOW_SWITCH and key.match]
+
+
+def witnesses(bench: Bench, bridge: str, rule: Rule, rules: list[Rule]) -> Iterator[Packet]:
+    """Packets for a rule: one for every class of destinations that the bridge's rules distinguish."""
+    values = {f.name: f.value for f in rule.key.match}
+    inside = prefix_in(rule.key)
+    version = inside.version
+    sender = bench.sender(bridge, values.get("eth_src", STRANGER))
+    if sender is None:
+        return
+    packet = Packet(bridge, *sender, values["eth_dst"], version, ORDINARY_SOURCE[version], ttl=AMPLE_TTL)
+    for proto, l4 in ((TCP, "tcp"), (UDP, "udp")):
+        if f"{l4}_src" in values:
+            src, sport, dport = values[f"ipv{version}_src"], values[f"{l4}_src"], values[f"{l4}_dst"]
+            packet = replace(packet, src=src, ip_proto=proto, sport=sport, dport=dport)
+    places = edges(version, [*(prefix_in(r.key) for r in rules), *LOCAL_DESTINATIONS])
+    yield from (replace(packet, dst=dst) for dst in sorted(places) if inside.covers(version, dst))
+
+
+def says_more(bench: Bench, rule: Rule, packet: Packet) -> bool:
+    """Whether the packet comes as far as the flow switch, matches, and the rule below does something else."""
+    if all(hit.rule.key.table != FLOW_SWITCH for hit in bench.program.run(packet).hits):
+        return False
+    found = list(bench.program.matching(Frame(packet), FLOW_SWITCH))
+    below = [r for r in found if r.key.priority < rule.key.priority]
+    return rule in found and below[0].actions != rule.actions
+
+
+@given(networks())
+def test_every_rule_says_something_that_the_one_below_does_not(network: Network) -> None:
+    bench = Bench.of(network)
+    for bridge in network.bridges:
+        rules = flow_rules(bench, bridge)
+        for rule in rules:
+            assert any(says_more(bench, rule, p) for p in witnesses(bench, bridge, rule, rules)), rule
+
+
+@given(networks())
+def test_every_way_is_taken_and_every_way_taken_is_there(network: Network) -> None:
+    bench = Bench.of(network)
+    for table in bench.tables.values():
+        actions = [action for listed in table.rules.values() for action in listed]
+        named = {a.value for a in actions if isinstance(a, SetField) and a.name == "reg1"}
+        there = {f.value for key in table.rules if key.table == WAYS for f in key.match if f.name == "reg1"}
+        assert named == there
