@@ -102,6 +102,13 @@ class Control:
             stop(self._process)
             self._process = None
 
+    def kill(self) -> None:
+        """End it without a word, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 

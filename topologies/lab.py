@@ -24,9 +24,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from mininet.net import Mininet
-
 from topologies.control import Control
+from topologies.mn import Mininet
 from topologies.nodes import MARK, Guest, LabLink, LabSwitch
 from topologies.ovs import LabError, OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station

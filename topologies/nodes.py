@@ -8,31 +8,21 @@ the lab's own, marked with `external_ids:fsctl-lab`.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import mininet.log
-from mininet.link import Link
-from mininet.node import Host, Switch
-
+from topologies.mn import Host, Link, Switch
 from topologies.ovs import OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station, subnet_of
-
-# Mininet makes its own class that of every logger to come, other libraries' too.
-logging.setLoggerClass(logging.Logger)
-mininet.log.setLogLevel("warning")
 
 MARK = "fsctl-lab"
 CLONE_NEWNET = 0x40000000
 OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 SYSCTLS = {
     "net.ipv6.conf.all.disable_ipv6": 0,
-    "net.ipv6.conf.default.accept_ra": 0,
-    "net.ipv6.conf.all.accept_ra": 0,
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.conf.all.accept_redirects": 0,
@@ -104,7 +94,7 @@ class Guest(Host):  # type: ignore[misc, unused-ignore]
         """The command line that runs `command` inside."""
         return ["mnexec", "-a", str(self.pid), *command]
 
-    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    def open_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket of this namespace, to be used from here: a socket stays where it was made (setns(2))."""
         with ThreadPoolExecutor(max_workers=1) as other_thread:
             return other_thread.submit(self._open_inside, family, kind, protocol).result()
@@ -118,6 +108,8 @@ class Guest(Host):  # type: ignore[misc, unused-ignore]
     def set_up(self, topo: RoutedTopo, station: Station) -> None:
         """Addresses, permanent neighbours and routes of a station."""
         values = SYSCTLS | (ROUTER_SYSCTLS if station.is_router else {})
+        # Without this a host solicits routers now and then, and its bridge learns it anew.
+        values |= {f"net.ipv6.conf.{port.name}.accept_ra": 0 for port in station.ports}
         self.execute("sysctl", "-qw", *(f"{key}={value}" for key, value in values.items()))
         self.execute("ip", "link", "set", "lo", "up")
         for intf in self.intfList():

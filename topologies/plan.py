@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from mininet.topo import Topo
+from topologies.mn import Topo
 
 DEFAULT_MTU = 1500
 
@@ -94,9 +94,9 @@ class RoutedTopo(Topo):  # type: ignore[misc, unused-ignore]
         """A cable between two bridges: they are one L2 segment."""
         self.addLink(bridge, other, label1=f"{bridge}.up", label2=f"{other}.down")
 
-    def host(self, name: str, bridge: str, subnet: int, number: int = 10) -> Station:
+    def host(self, name: str, bridge: str, subnet: int, number: int = 10, mtu: int = DEFAULT_MTU) -> Station:
         station = self._station(Station(name))
-        self.attach(station, bridge, subnet, number)
+        self.attach(station, bridge, subnet, number, mtu)
         return station
 
     def router(self, name: str, *ports: tuple[str, int | tuple[int, ...], int], mtu: int = DEFAULT_MTU,

@@ -26,7 +26,7 @@ class Figure2(RoutedTopo):
 
 
 class Chain(RoutedTopo):
-    """A chain of `n` routers; `mtu` is that of the last router's egress interface.
+    """A chain of `n` routers; `mtu` is that of the last segment: of rn's egress interface and of B.
 
     ::
 
@@ -37,7 +37,7 @@ class Chain(RoutedTopo):
     def build(self, n: int = 1, mtu: int = DEFAULT_MTU) -> None:
         bridges = [self.bridge(f"b{k}") for k in range(n + 1)]
         self.host("a", bridges[0], 0)
-        self.host("b", bridges[n], n)
+        self.host("b", bridges[n], n, mtu=mtu)
         for k in range(1, n + 1):
             self.router(f"r{k}", (bridges[k - 1], k - 1, 2), (bridges[k], k, 1), mtu=mtu if k == n else DEFAULT_MTU)
 

@@ -75,7 +75,7 @@ class Listener:
     """All IP packets that an interface of a guest takes in or out while it is open."""
 
     def __init__(self, guest: Guest, interface: str = "eth0") -> None:
-        self._socket = guest.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self._socket = guest.open_socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         self._socket.bind((interface, ETH_P_ALL))
         # PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC: frames for other MACs too.
@@ -104,7 +104,7 @@ class Listener:
 def send_udp(guest: Guest, address: str, payload: bytes, ttl: int = 64, port: int = PORT) -> None:
     """One UDP packet with this TTL or hop limit."""
     version = ipaddress.ip_address(address).version
-    with guest.socket(family_of(version), socket.SOCK_DGRAM) as sock:
+    with guest.open_socket(family_of(version), socket.SOCK_DGRAM) as sock:
         level, option = (socket.IPPROTO_IP, socket.IP_TTL) if version == 4 else (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
         sock.setsockopt(level, option, ttl)
         sock.sendto(payload, (address, port))
@@ -149,8 +149,8 @@ def stream(lab: Lab, sender: str, receiver: str, version: int = 4, rate_pps: int
     result, arrived, stopping = Stream(), set[int](), threading.Event()
     address = lab.address(receiver, version)
     with (
-        lab[sender].socket(family_of(version), socket.SOCK_DGRAM) as source,
-        lab[receiver].socket(family_of(version), socket.SOCK_DGRAM) as sink,
+        lab[sender].open_socket(family_of(version), socket.SOCK_DGRAM) as source,
+        lab[receiver].open_socket(family_of(version), socket.SOCK_DGRAM) as sink,
     ):
         sink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
         sink.bind((address, PORT))
