@@ -1,7 +1,7 @@
-"""A private Open vSwitch with the dummy datapath: own directory, own sockets, gone at the end.
+"""A private Open vSwitch with the dummy datapath, for tests and benchmarks: no packets, no root.
 
-Nothing here touches an OVS that already runs on the machine. The daemons stay children of the
-test process and are killed by their process ids, whatever happens to their directory.
+Own directory, own sockets, gone at the end. Nothing here touches an OVS that already runs on the machine. The
+daemons stay children of this process and are killed by their process ids, whatever happens to their directory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def available() -> bool:
 
 
 class Sandbox:
-    """ovsdb-server and ovs-vswitchd of one test session."""
+    """ovsdb-server and ovs-vswitchd of one session."""
 
     def __init__(self) -> None:
         # A short path: unix socket addresses end at 107 bytes.
@@ -54,6 +54,11 @@ class Sandbox:
                 daemon.wait()
         self._daemons.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def remote(self) -> str:
+        """Its database, as an OVSDB remote."""
+        return f"unix:{self.db_socket}"
 
     @property
     def switch_pid(self) -> int:
