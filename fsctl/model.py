@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 IPV4, IPV6 = 4, 6
 BITS = {IPV4: 32, IPV6: 128}
 TCP, UDP, ICMPV6 = 6, 17, 58
+NO_PROTO = 0
+"""OVS decrements no TTL where the IP protocol is 0 (odp-util.c, commit_set_nw_action; seen on 3.1): not bypassed."""
 MULTICAST_BIT = 1 << 40
 MIN_MTU, MAX_MTU = 68, 65535
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
@@ -58,7 +60,7 @@ class Prefix:
     def __post_init__(self) -> None:
         bits = BITS[self.version]
         if not 0 <= self.length <= bits or not 0 <= self.value < 1 << bits or self.value & self.host_mask:
-            raise InvalidError("expected a network prefix without host bits", field="prefix", value=str(self))
+            raise InvalidError("expected a network prefix without host bits", field="prefix", value=(self.value, self.length))
 
     @classmethod
     def parse(cls, text: str, version: int | None = None, field_name: str = "prefix") -> Prefix:

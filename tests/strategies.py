@@ -20,6 +20,7 @@ from fsctl.model import (
     IPV4,
     IPV6,
     LOCAL_DESTINATIONS,
+    NO_PROTO,
     PUNT,
     TCP,
     UDP,
@@ -43,6 +44,7 @@ T = TypeVar("T")
 HOST_MACS = tuple(parse_mac(f"02:00:00:00:0a:{n:02x}") for n in range(1, 5))
 ROUTER_MACS = tuple(parse_mac(f"02:00:00:00:01:{n:02x}") for n in range(1, 25))
 MULTICAST_MAC = 0x0100_5E00_0001
+ICMP = 1
 HOST_PORTS = (50, 51)
 FIRST_LINK_PORT = 100
 
@@ -274,6 +276,8 @@ def packets(draw: st.DrawFn, network: Network) -> Packet:
     packet = replace(packet, version=version, src=a_source(draw, version), dst=pick(draw, inner or places))
     if version == IPV6 and once_in(draw, 4):
         return replace(packet, ip_proto=ICMPV6, icmpv6_type=pick(draw, (128, 132, 133, 134, 135, 136, 137, 138)))
+    if once_in(draw, 10):
+        return replace(packet, ip_proto=ICMP)
     proto, sport, dport = pick(draw, (TCP, UDP)), pick(draw, PORTS), pick(draw, PORTS)
     return near(draw, replace(packet, ip_proto=proto, sport=sport, dport=dport))
 
@@ -309,8 +313,10 @@ def a_sender(draw: st.DrawFn, network: Network, bridge: str) -> tuple[int, int]:
 
 
 def near(draw: st.DrawFn, packet: Packet) -> Packet:
-    """The packet itself, mostly; or with another port; or a later or the first fragment of it."""
-    kind = draw(_below(12))
+    """The packet itself, mostly; or with another port; a later or the first fragment of it; or of no protocol."""
+    kind = draw(_below(13))
+    if kind == 12:
+        return replace(packet, ip_proto=NO_PROTO)
     if kind == 11:
         return replace(packet, fragment=True)
     if kind == 10:
