@@ -1,0 +1,204 @@
+"""The agent's loop: one thread that waits for the kernel, for answers, for the clock and for `status`."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fsctl.agent import neighbours
+from fsctl.agent.decide import Policy, usable_interfaces
+from fsctl.agent.facts import Inspector
+from fsctl.agent.fib import Fold
+from fsctl.agent.follow import Follower
+from fsctl.agent.neighbours import Action, Keeper
+from fsctl.agent.netlink import Kernel, KernelError
+from fsctl.agent.provisioning import Config
+from fsctl.agent.safety import Judgement, Refusal, judge
+from fsctl.agent.status import StatusSocket
+from fsctl.agent.sync import Mode, Settings, Sync
+from fsctl.agent.transport import Lanes, Outcome
+from fsctl.errors import FsctlError
+from fsctl.model import IPV6, format_ip, parse_mac
+
+log = logging.getLogger("fsctl.agent")
+
+LOOK_EVERY_SECONDS = 5.0
+"""Some of what must not be bypassed changes without a message (send_redirects, the older iptables)."""
+TEND_EVERY_SECONDS = 5.0
+STOP_SECONDS = 8.0
+LONGEST_SLEEP_SECONDS = 5.0
+
+
+class Agent:
+    """Wires everything up; `run` returns when the agent has ended in order."""
+
+    def __init__(
+        self, config: Config, kernel: Kernel, lanes: Lanes, session: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.config = config
+        self.kernel = kernel
+        self.lanes = lanes
+        self.clock = clock
+        self.fold = Fold()
+        self.follower = Follower(kernel, self.fold)
+        self.sync = Sync(Settings(config.router, session, config.lease_s, config.grace_s), self.fold.fib)
+        self.inspector = Inspector(kernel.requests)
+        self.judgement = Judgement(Policy(), ())
+        self.keeper = Keeper(managed=neighbours.has_managed_neighbours())
+        self.status = StatusSocket(config.run_dir)
+        self.known: dict[int, str] = {}
+        """MAC address -> fsctl's name of the interface."""
+        self._look_at = self._tend_at = 0.0
+        self._stop_by: float | None = None
+        self._problem_told = ""
+        self._selector = selectors.DefaultSelector()
+        for fd in (*(s.fileno() for s in kernel.sockets()), lanes.fileno(), self.status.fileno()):
+            self._selector.register(fd, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Until `stop`, and then until fsctl has been told, or no longer than STOP_SECONDS."""
+        while self.sync.mode is not Mode.ENDED:
+            now = self.clock()
+            if self._stop_by is not None and now >= self._stop_by:
+                log.warning("fsctl did not confirm the withdrawal in time; the lease does the rest")
+                break
+            self.step(now)
+            self._selector.select(self._sleep(self.clock()))
+        for request in self.keeper.release_all(self.fold.state.neighs):
+            self._tell(request)
+        self.close()
+
+    def close(self) -> None:
+        self._selector.close()
+        self.lanes.close()
+        self.inspector.close()
+        self.status.close()
+        self.kernel.close()
+
+    def stop(self) -> None:
+        """End in order; may be called from a signal handler."""
+        if self._stop_by is None:
+            self._stop_by = self.clock() + STOP_SECONDS
+            self.sync.stop()
+
+    def step(self, now: float) -> None:
+        """One turn: what the kernel says, what fsctl answered, what follows from it."""
+        if self.follower.pump():
+            self._look_at = now
+        if now >= self.follower.due():
+            self.follower.resync(now)
+            self._look_at = now
+            self.sync.refresh_router()
+        for outcome in self.lanes.outcomes():
+            self._take(outcome, now)
+        if now >= self._look_at:
+            self._look(now)
+        changes = self.fold.settle()
+        if changes:
+            self.sync.changed(changes, now)
+            log.debug("%d changes, %d delegations", len(changes), len(self.fold))
+        if changes or now >= self._tend_at:
+            self._tend(now)
+        for call in self.sync.calls(now):
+            log.debug("%s %s (%d flows)", call.method, call.path, call.changes)
+            self.lanes.start(call)
+        self.status.serve(self.snapshot)
+
+    def _sleep(self, now: float) -> float:
+        until = [now + LONGEST_SLEEP_SECONDS, self._look_at, self._tend_at, self.follower.due()]
+        wake = self.sync.wake(now)
+        if wake is not None:
+            until.append(wake)
+        if self._stop_by is not None:
+            until.append(now + 0.1)
+        return max(0.0, min(until) - now)
+
+    def _take(self, outcome: Outcome, now: float) -> None:
+        call = outcome.call
+        if outcome.error is not None:
+            self.sync.failed(call, outcome.error, now)
+        else:
+            self.sync.answered(call, outcome.answer, now)
+            if call.what == "router":
+                self._know(outcome.answer)
+                self._look_at = now
+            elif call.what in ("replace", "change"):
+                log.info("%s: %d flows sent, %d delegations in all", call.what, call.changes, len(self.fold))
+        if self.sync.problem != self._problem_told:
+            self._problem_told = self.sync.problem
+            log.log(logging.WARNING if self.sync.problem else logging.INFO, "%s", self.sync.problem or "fsctl has the whole FIB")
+
+    def _know(self, router: Any) -> None:
+        """fsctl's names of the interfaces, by MAC address (hazard 38)."""
+        interfaces = router.get("interfaces", {})
+        self.known = {parse_mac(i["mac"]): name for name, i in interfaces.items() if i.get("mac")}
+        self.fold.configure(interfaces=self.known)
+
+    def _look(self, now: float) -> None:
+        """What may be bypassed now? What cannot be inspected is not bypassed."""
+        self._look_at = now + LOOK_EVERY_SECONDS
+        state = self.fold.state
+        names = usable_interfaces(state, self.known)
+        try:
+            facts = self.inspector.look({i: state.links[i] for i in names})
+            judgement = judge(facts, state, names, self.config.allow)
+        except (FsctlError, OSError) as e:
+            everything = frozenset((i, v) for i in names for v in (4, 6))
+            reason = Refusal("inspection", f"the guest cannot be inspected: {e}")
+            judgement = Judgement(Policy(everything, everything, everything), (reason,))
+        if judgement != self.judgement:
+            for refusal in set(judgement.refused) - set(self.judgement.refused):
+                log.warning("not bypassed: %s", refusal)
+            for refusal in set(self.judgement.refused) - set(judgement.refused):
+                log.info("no longer refused: %s", refusal)
+            self.judgement = judgement
+            self.sync.reasons([r.json() for r in judgement.refused])
+        self.fold.configure(policy=judgement.policy)
+        self.sync.interfaces({name: self._describe(index) for index, name in names.items()})
+
+    def _describe(self, index: int) -> dict[str, object]:
+        """What fsctl shall know of an interface; link-local addresses are everybody's."""
+        addresses = sorted(
+            f"{format_ip(a.version, a.value)}/{a.length}"
+            for a in self.fold.state.addrs
+            if a.index == index and not (a.version == IPV6 and a.value >> 118 == 0xFE80 >> 6)
+        )
+        return {"addresses": addresses, "mtu": self.fold.state.links[index].mtu}
+
+    def _tend(self, now: float) -> None:
+        """Keep the neighbours in use resolved."""
+        self._tend_at = now + TEND_EVERY_SECONDS
+        for request in self.keeper.plan(self.fold.gateways(), self.fold.hosts(), self.fold.state.neighs, now):
+            self._tell(request)
+
+    def _tell(self, request: neighbours.Request) -> None:
+        try:
+            self.kernel.tell(request.neigh, managed=request.action is Action.MANAGE)
+        except (KernelError, OSError) as e:
+            where = format_ip(request.neigh.version, request.neigh.value)
+            log.info("neighbour %s on interface %d: %s: %s", where, request.neigh.index, request.action.value, e)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `fsctl-agent status` shows."""
+        s, state = self.sync, self.fold.state
+        return {
+            "router": self.config.router,
+            "url": self.config.url,
+            "mode": s.mode.value,
+            "session": {"open": s.has_session, "in_step": s.in_step, "problem": s.problem, "lease": self.config.lease_s},
+            "delegations": len(self.fold),
+            "routes": {f"ipv{v}": len(rib) for v, rib in state.ribs.items()},
+            "neighbours": {"gateways": len(self.fold.gateways()), "hosts": len(self.fold.hosts()), "known": len(state.neighs)},
+            "interfaces": {name: state.links[index].name for index, name in self.fold.names().items()},
+            "unusable": sorted(set(self.known.values()) - set(self.fold.names().values())),
+            "refused": [r.json() for r in self.judgement.refused],
+            "allowed": [r.json() for r in self.judgement.overridden],
+            "notes": list(self.judgement.notes),
+            "holes": dict(self.fold.holes()),
+            "failed_flows": s.failed_flows,
+            "counters": {name: getattr(s.counters, name) for name in s.counters.__slots__},
+            "kernel": {"events": self.follower.events, "dumps": self.follower.dumps, "overruns": self.follower.overruns},
+        }

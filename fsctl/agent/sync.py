@@ -1,0 +1,307 @@
+"""Keeps fsctl's copy of the FIB equal to the fold's: what to send when. No I/O, no clock, no threads.
+
+`calls` says what to send now, `answered` and `failed` say how it went, `wake` when to ask again. Two lanes, each with
+one call at a time: the session (opening, heartbeats, the router's interfaces) and the writes. The first write
+replaces the whole FIB; then only differences move. After anything doubtful the whole FIB is sent again: fsctl works out
+what is new (docs/agent.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+from urllib.parse import quote
+
+from fsctl.agent import wire
+from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundError, UnauthorizedError
+from fsctl.fib import Change, Key, PartKey
+from fsctl.model import Verdict
+
+SESSION, WRITE = "session", "write"
+QUIET_SECONDS, MAX_WAIT_SECONDS = 0.004, 0.25
+"""A burst is over when nothing came for so long; it is sent after so long in any case."""
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 15.0
+HOPELESS_RETRY_SECONDS = 30.0
+"""A refused token, an unknown router: somebody has to do something first."""
+HEARTBEATS_PER_LEASE = 3
+
+
+class Mode(Enum):
+    """Where the agent is between start and end."""
+
+    RUNNING = "running"
+    WITHDRAWING = "withdrawing"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request; `what` names it, `changes` counts the flows it is about."""
+
+    lane: str
+    what: str
+    method: str
+    path: str
+    body: bytes | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`lease_s`: how long fsctl keeps the FIB without a heartbeat; `grace_s`: and then holds it for a returning agent."""
+
+    router: str
+    session: str
+    lease_s: float = 10.0
+    grace_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Exponential, the upper half drawn, so that a host's guests do not all come back at once."""
+
+    draw: Callable[[], float]
+    tries: int = 0
+
+    def next(self) -> float:
+        """Seconds to wait before the next try."""
+        self.tries += 1
+        limit = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self.tries - 1, 16))
+        return limit * (0.5 + self.draw() / 2)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was sent since the start."""
+
+    calls: int = 0
+    full: int = 0
+    patches: int = 0
+    changes: int = 0
+    heartbeats: int = 0
+    failures: int = 0
+
+
+class Sync:
+    """`fib` is the fold's, looked at whenever something is sent. Times are seconds of a monotonic clock."""
+
+    def __init__(
+        self, settings: Settings, fib: Mapping[PartKey, Mapping[Key, Verdict]], draw: Callable[[], float] = random.random
+    ) -> None:
+        self.settings = settings
+        self.counters = Counters()
+        self.mode = Mode.RUNNING
+        self.problem = ""
+        """Why fsctl does not have our FIB, as a text; "" when all is well."""
+        self.router: dict[str, Any] | None = None
+        """The last answer to GET /v1/routers/{r}."""
+        self.failed_flows: list[Any] = []
+        """Flows of the last write that a switch refused."""
+        self._fib = fib
+        self._draw = draw
+        self._path = f"/v1/routers/{quote(settings.router, safe='')}"
+        self._query = {"session": settings.session}
+        self._reasons: list[Mapping[str, object]] = []
+        self._reasons_sent: list[Mapping[str, object]] = []
+        self._interfaces: dict[str, dict[str, object]] = {}
+        self._announced: dict[str, dict[str, object]] = {}
+        self._is_open = self._is_full = self._withdraw = False
+        self._want_router = True
+        self._dirty: set[tuple[PartKey, Key]] = set()
+        self._first_change = self._last_change = 0.0
+        self._busy: dict[str, Call] = {}
+        self._not_before = {SESSION: 0.0, WRITE: 0.0}
+        self._backoff = {SESSION: Backoff(draw), WRITE: Backoff(draw)}
+        self._heartbeat_at = 0.0
+        self._was_in_step = False
+
+    # -- what has changed here ------------------------------------------------------------------
+
+    def changed(self, changes: Iterable[Change], now: float) -> None:
+        """The fold's FIB has changed there."""
+        if not self._is_full and WRITE not in self._busy:
+            return  # the whole FIB is sent anyway
+        for part, key, _ in changes:
+            assert isinstance(key, int)
+            if not self._dirty:
+                self._first_change = now
+            self._dirty.add((part, key))
+            self._last_change = now
+
+    def reasons(self, reasons: list[Mapping[str, object]]) -> None:
+        """What is not bypassed and why, to be shown on the router."""
+        self._reasons = reasons
+
+    def interfaces(self, wanted: Mapping[str, dict[str, object]]) -> None:
+        """What the guest's interfaces are like: name -> {"addresses": [...], "mtu": n}."""
+        self._interfaces = dict(wanted)
+
+    def refresh_router(self) -> None:
+        """Ask anew which interfaces fsctl knows (hazard 38)."""
+        self._want_router = True
+
+    def stop(self) -> None:
+        """Withdraw everything and end the session: from here to `Mode.ENDED`."""
+        self.mode = Mode.WITHDRAWING if self._is_open else Mode.ENDED
+        self._not_before = dict.fromkeys(self._not_before, 0.0)
+
+    @property
+    def has_session(self) -> bool:
+        """Has fsctl given this agent the router?"""
+        return self._is_open
+
+    @property
+    def in_step(self) -> bool:
+        """Has fsctl confirmed all that the fold says?"""
+        return self._is_full and not self._dirty and WRITE not in self._busy
+
+    # -- what to send ---------------------------------------------------------------------------
+
+    def calls(self, now: float) -> list[Call]:
+        """The calls to start now, at most one per lane."""
+        found = []
+        for lane, choose in ((SESSION, self._session_call), (WRITE, self._write_call)):
+            if lane in self._busy or now < self._not_before[lane]:
+                continue
+            call = choose(now)
+            if call is not None:
+                self._busy[lane] = call
+                self.counters.calls += 1
+                found.append(call)
+        return found
+
+    def wake(self, now: float) -> float | None:
+        """When to ask `calls` again although nothing has happened; None: not before something does."""
+        times = []
+        if SESSION not in self._busy:
+            times.append(max(self._heartbeat_at if self._is_open else now, self._not_before[SESSION]))
+        if WRITE not in self._busy and self._is_open:
+            if not self._is_full or any(self._announced.get(name) != wanted for name, wanted in self._interfaces.items()):
+                times.append(max(now, self._not_before[WRITE]))
+            elif self._dirty:
+                times.append(max(self._due(), self._not_before[WRITE]))
+        return min(times, default=None)
+
+    def _due(self) -> float:
+        return min(self._last_change + QUIET_SECONDS, self._first_change + MAX_WAIT_SECONDS)
+
+    def _session_call(self, now: float) -> Call | None:
+        if self.mode is Mode.CLOSING:
+            return Call(SESSION, "close", "DELETE", f"{self._path}/session", query=self._query)
+        if self.mode is not Mode.RUNNING:
+            return None
+        if not self._is_open or now >= self._heartbeat_at or self._reasons != self._reasons_sent:
+            return self._heartbeat()
+        if self._want_router:
+            self._want_router = False
+            return Call(SESSION, "router", "GET", self._path)
+        return None
+
+    def _heartbeat(self) -> Call:
+        self._reasons_sent = self._reasons
+        self._was_in_step = self._is_full and WRITE not in self._busy
+        self.counters.heartbeats += 1
+        s = self.settings
+        body = {"id": s.session, "lease": s.lease_s, "graceful_restart": s.grace_s, "reasons": self._reasons}
+        return Call(SESSION, "heartbeat", "PUT", f"{self._path}/session", wire.object_body(body))
+
+    def _write_call(self, now: float) -> Call | None:
+        if self.mode is Mode.WITHDRAWING or (self._withdraw and self._is_open):
+            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query)
+        if self.mode is not Mode.RUNNING or not self._is_open or self.router is None:
+            return None
+        for name, wanted in self._interfaces.items():
+            if self._announced.get(name) != wanted:
+                self._announced[name] = wanted
+                path = f"{self._path}/interfaces/{quote(name, safe='')}"
+                return Call(WRITE, f"interface {name}", "PATCH", path, wire.object_body(wanted), self._query)
+        if not self._is_full:
+            return self._replace()
+        return self._change() if self._dirty and now >= self._due() else None
+
+    def _replace(self) -> Call:
+        self._dirty.clear()
+        self.counters.full += 1
+        count = sum(map(len, self._fib.values()))
+        return Call(WRITE, "replace", "PUT", f"{self._path}/flows", wire.full_body(self._fib), self._query, count)
+
+    def _change(self) -> Call:
+        changes = [Change(part, key, self._fib.get(part, {}).get(key)) for part, key in self._dirty]
+        self._dirty.clear()
+        self.counters.patches += 1
+        self.counters.changes += len(changes)
+        return Call(WRITE, "change", "PATCH", f"{self._path}/flows", wire.patch_body(changes), self._query, len(changes))
+
+    # -- how it went ----------------------------------------------------------------------------
+
+    def answered(self, call: Call, answer: Mapping[str, Any], now: float) -> None:
+        """fsctl has done what `call` asked for."""
+        del self._busy[call.lane]
+        self._backoff[call.lane].tries = 0
+        if call.what == "heartbeat":
+            self._is_open = True
+            self._heartbeat_at = now + self.settings.lease_s / HEARTBEATS_PER_LEASE
+            if self._was_in_step and not answer.get("synced", True):
+                self._is_full = False
+        elif call.what == "router":
+            self._take_router(dict(answer))
+        elif call.what in ("replace", "change"):
+            self._is_full = True
+            self.failed_flows = list(answer.get("failed", ()))
+            self.problem = ""
+        elif call.what == "withdraw":
+            self._is_full = self._withdraw = False
+            self._not_before[WRITE] = now + LAST_RETRY_SECONDS
+            self.mode = Mode.CLOSING if self.mode is Mode.WITHDRAWING else self.mode
+        elif call.what == "close":
+            self.mode = Mode.ENDED
+
+    def _take_router(self, router: dict[str, Any]) -> None:
+        self.router = router
+        there: Mapping[str, Mapping[str, Any]] = router.get("interfaces", {})
+        self._announced = {name: {"addresses": i.get("addresses"), "mtu": i.get("mtu")} for name, i in there.items()}
+
+    def failed(self, call: Call, error: FsctlError, now: float) -> None:
+        """fsctl refused, or nobody knows whether it did what `call` asked for."""
+        del self._busy[call.lane]
+        self.counters.failures += 1
+        self.problem = f"{call.what}: {error}"
+        self._not_before[call.lane] = now + self._pause(call, error)
+        if self.mode is not Mode.RUNNING:
+            self.mode = Mode.ENDED  # the lease does the rest
+        elif call.lane == WRITE:
+            self._write_failed(call, error)
+        elif isinstance(error, (ConflictError, UnauthorizedError, ForbiddenError, NotFoundError)):
+            self._is_open = self._is_full = False
+            self._want_router = True
+        elif call.what == "router":
+            self._want_router = True
+
+    def _pause(self, call: Call, error: FsctlError) -> float:
+        if isinstance(error, ConflictError):
+            return self.settings.lease_s / 4 * (0.5 + self._draw())
+        if isinstance(error, (UnauthorizedError, ForbiddenError, NotFoundError)):
+            return HOPELESS_RETRY_SECONDS * (0.5 + self._draw())
+        return self._backoff[call.lane].next()
+
+    def _write_failed(self, call: Call, error: FsctlError) -> None:
+        is_refused = 400 <= error.status < 500
+        if isinstance(error, ConflictError):
+            self._is_open = self._is_full = False  # the session is somebody else's by now
+            self._heartbeat_at = 0.0
+            return
+        if call.what.startswith("interface"):
+            if not is_refused:
+                self._announced.pop(call.what.partition(" ")[2], None)
+            return
+        self._is_full = False
+        self._want_router = True
+        # What was written before is older than the kernel's state by now: better nothing than that.
+        self._withdraw |= is_refused and not isinstance(error, (UnauthorizedError, ForbiddenError, NotFoundError))
+        if self._withdraw and call.what != "withdraw":
+            self._not_before[WRITE] = 0.0
