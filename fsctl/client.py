@@ -165,7 +165,7 @@ class Client:
     # --- transport ------------------------------------------------------------------------------------
 
     def call(self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None) -> Json:
-        """Any call by its path; the JSON object that it answers."""
+        """Any call by its path; the JSON object that it answers. `body` is a value, or bytes that are JSON already."""
         response = self._send(method, path, body, query or {})
         _raise_for(response)
         return _json(response)
@@ -184,7 +184,7 @@ class Client:
         headers, data = dict(self._headers), None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         try:
             return self._pool.request(method, url, body=data, headers=headers, retries=retries)
         except (urllib3.exceptions.HTTPError, OSError) as e:
