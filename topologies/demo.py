@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,7 @@ A, B = "a", "b"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One mode's figures: packets/s of 64-byte UDP, bit/s of one TCP connection, mean round-trip time in ms."""
+    """One mode's figures: packets/s of 64-byte UDP, bit/s of one TCP connection, median round-trip time in ms."""
 
     udp_pps: float
     tcp_bps: float
@@ -111,26 +112,31 @@ def _rules(lab: Lab) -> list[str]:
 # Showing
 
 
+FIGURES = {
+    "udp_pps": ("UDP 64 B, kpkt/s", 1e3, ".1f"),
+    "tcp_bps": ("TCP, Mbit/s", 1e6, ",.0f"),
+    "rtt_ms": ("round trip, ms", 1, ".3f"),
+}
+"""Sample's field -> (title, its unit, format)."""
+
+
 def table(results: Sequence[ChainResult]) -> Table:
     """All figures, each with its ratio to routed and to the ceiling."""
-    view = Table(title="A to B, medians; in brackets: times routed, times plain L2")
-    for column in ("routers", "mode"):
-        view.add_column(column)
-    for column in ("UDP 64 byte, packets/s", "TCP, Mbit/s", "round trip, ms"):
-        view.add_column(column, justify="right")
+    view = Table(title="From A to B: medians, each with its ratio to routed and to plain L2", box=box.SIMPLE_HEAD, padding=(0, 1))
+    view.add_column("routers", justify="right", no_wrap=True)
+    view.add_column("mode", no_wrap=True)
+    for title, _, _ in FIGURES.values():
+        for column in (title.replace(", ", "\n"), "to\nrouted", "to\nL2"):
+            view.add_column(column, justify="right", no_wrap=True)
     for result in results:
         routed, ceiling = asdict(result.median(ROUTED)), asdict(result.median(CEILING))
         for mode in MODES:
             cells = []
             for name, value in asdict(result.median(mode)).items():
-                ratios = f"({value / routed[name]:.2f} {value / ceiling[name]:.2f})"
-                cells.append(f"{_number(name, value)} {ratios}")
+                _, unit, form = FIGURES[name]
+                cells += [format(value / unit, form), f"{value / routed[name]:.2f}", f"{value / ceiling[name]:.2f}"]
             view.add_row(str(result.routers), mode, *cells, end_section=mode == CEILING)
     return view
-
-
-def _number(name: str, value: float) -> str:
-    return {"udp_pps": f"{value:,.0f}", "tcp_bps": f"{value / 1e6:,.0f}", "rtt_ms": f"{value:.3f}"}[name]
 
 
 def show(console: Console, results: Sequence[ChainResult]) -> None:
@@ -165,11 +171,10 @@ def plot(results: Sequence[ChainResult], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    titles = {"udp_pps": "UDP, 64-byte packets/s", "tcp_bps": "TCP, bit/s", "rtt_ms": "round trip, ms"}
-    figure, axes = plt.subplots(1, len(titles), figsize=(12, 4))
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+    figure, axes = plt.subplots(1, len(FIGURES), figsize=(12, 4))
+    for axis, (name, (title, unit, _)) in zip(axes, FIGURES.items(), strict=True):
         for n, mode in enumerate(MODES):
-            values = [asdict(r.median(mode))[name] for r in results]
+            values = [asdict(r.median(mode))[name] / unit for r in results]
             axis.bar([k + (n - 1) * 0.28 for k in range(len(results))], values, width=0.26, label=mode)
         axis.set_title(title)
         axis.set_xticks(range(len(results)), [f"{r.routers} router{'s' if r.routers > 1 else ''}" for r in results])
@@ -194,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, show, and write `demo.json` and `demo.png`."""
     args = arguments(sys.argv[1:] if argv is None else argv)
     say = Progress().say
-    console = Console(stderr=args.json)
+    console = Console(width=None if sys.stdout.isatty() else 100)
     try:
         with OpenVSwitch() as ovs:
             say("a private Open vSwitch" if ovs.is_private else "the Open vSwitch that runs, with bridges of our own")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -55,13 +56,13 @@ def tcp_throughput(sender: Guest, receiver: Guest, address: str, seconds: float)
 
 
 def round_trip_ms(sender: Guest, address: str, count: int = 100) -> float:
-    """Mean round-trip time of `count` pings, 5 ms apart, after one that does not count."""
+    """Median round-trip time of `count` pings, 5 ms apart, after one that does not count."""
     sender.execute("ping", "-n", "-c", "1", "-W", "2", address)
-    answer = sender.execute("ping", "-n", "-q", "-c", str(count), "-i", "0.005", address)
-    found = re.search(r"= [\d.]+/([\d.]+)/", answer)
-    if found is None:
+    answer = sender.execute("ping", "-n", "-c", str(count), "-i", "0.005", address)
+    times = [float(text) for text in re.findall(r" time=([\d.]+) ms", answer)]
+    if not times:
         raise LabError(f"no round-trip time in: {answer}")
-    return float(found[1])
+    return statistics.median(times)
 
 
 def trace(sender: Guest, address: str) -> list[str]:
