@@ -115,18 +115,19 @@ def _rules(lab: Lab) -> list[str]:
 FIGURES = {
     "udp_pps": ("UDP 64 B, kpkt/s", 1e3, ".1f"),
     "tcp_bps": ("TCP, Mbit/s", 1e6, ",.0f"),
-    "rtt_ms": ("round trip, ms", 1, ".3f"),
+    "rtt_ms": ("ping, ms", 1, ".3f"),
 }
 """Sample's field -> (title, its unit, format)."""
 
 
 def table(results: Sequence[ChainResult]) -> Table:
     """All figures, each with its ratio to routed and to the ceiling."""
-    view = Table(title="From A to B: medians, each with its ratio to routed and to plain L2", box=box.SIMPLE_HEAD, padding=(0, 1))
+    title = "From A to B: medians, each with its ratio to routed and to plain L2"
+    view = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     view.add_column("routers", justify="right", no_wrap=True)
     view.add_column("mode", no_wrap=True)
-    for title, _, _ in FIGURES.values():
-        for column in (title.replace(", ", "\n"), "to\nrouted", "to\nL2"):
+    for name, _, _ in FIGURES.values():
+        for column in (name.replace(", ", "\n"), "to\nrouted", "to\nL2"):
             view.add_column(column, justify="right", no_wrap=True)
     for result in results:
         routed, ceiling = asdict(result.median(ROUTED)), asdict(result.median(CEILING))
