@@ -24,6 +24,7 @@ from fsctl.model import (
     LOCAL_SOURCES,
     MULTICAST_BIT,
     ND_TYPES,
+    NO_PROTO,
     TCP,
     FiveTuple,
     Interface,
@@ -81,6 +82,8 @@ def _exempt(network: Network, bridge: str) -> Iterator[Rule]:
     """What is never bypassed, whoever sends it."""
     yield _rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
     yield _rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
+    for version in (IPV4, IPV6):
+        yield _rule(GUARD, EXEMPT, NORMAL, _eth_type(version), Field("ip_proto", NO_PROTO))
     for ofport in network.bridges[bridge].tagged_ports:
         yield _rule(GUARD, EXEMPT, NORMAL, Field("in_port", ofport))
     for name, prefixes in (("dst", LOCAL_DESTINATIONS), ("src", LOCAL_SOURCES)):

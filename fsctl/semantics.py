@@ -19,6 +19,7 @@ from fsctl.model import (
     LOCAL_SOURCES,
     MULTICAST_BIT,
     ND_TYPES,
+    NO_PROTO,
     Delegation,
     Drop,
     FiveTuple,
@@ -116,6 +117,8 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
         return "source MAC is multicast"
     if packet.version is None:
         return "not IP"
+    if packet.ip_proto == NO_PROTO:
+        return "IP protocol 0, of which the switch decrements no TTL"
     if any(p.covers(packet.version, packet.dst) for p in LOCAL_DESTINATIONS):
         return f"destination {format_ip(packet.version, packet.dst)} is never forwarded"
     if any(p.covers(packet.version, packet.src) for p in LOCAL_SOURCES):
