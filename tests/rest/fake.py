@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Fib
-from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, parse_mac
+from fsctl.fib import Fib, change_of, match_of_change
+from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.status import (
     INSTALLED,
@@ -27,8 +27,6 @@ from fsctl.status import (
     Write,
     WriteResult,
 )
-
-HOST_B = parse_mac("02:00:00:00:00:0b")
 
 
 def interface(*row: str, ofport: int) -> Interface:
@@ -93,22 +91,18 @@ class FakeBackend:
         return FakeTicket(self.result or self._apply(write), self.late)
 
     def _apply(self, write: Write) -> WriteResult:
+        """As the controller counts: each change asked for, and with `replace` what goes without being named."""
         fib = self.network.fibs[write.router]
-        before = {d.match: d.verdict for d in fib}
+        counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
+        wanted = {match_of_change(change.part, change.key): change.verdict for change in write.changes}
         if write.replace:
-            for match in before:
-                fib.discard(match)
-        for change in write.changes:
-            fib.apply(change)
-        after = {d.match: d.verdict for d in fib}
-        both = before.keys() & after.keys()
-        return WriteResult(
-            self.revision,
-            added=len(after.keys() - before.keys()),
-            changed=sum(before[m] != after[m] for m in both),
-            removed=len(before.keys() - after.keys()),
-            unchanged=sum(before[m] == after[m] for m in both),
-        )
+            wanted |= {d.match: None for d in fib if d.match not in wanted}
+        for match, verdict in wanted.items():
+            before = fib.get(match)
+            what = "added" if before is None else "removed" if verdict is None else "changed"
+            counts["unchanged" if before == verdict else what] += 1
+            fib.apply(change_of(match, verdict))
+        return WriteResult(self.revision, **counts)
 
     def change_interface(self, change: InterfaceChange) -> FakeTicket:
         router = self.network.routers[change.router]
@@ -116,12 +110,20 @@ class FakeBackend:
             raise NotFoundError("no such interface", field="interface", value=change.interface)
         self.interface_changes.append(change)
         self.revision += 1
-        return FakeTicket(WriteResult(self.revision, changed=1))
+        old = router.interfaces[change.interface]
+        new = replace(old, mtu=change.mtu or old.mtu, addresses=old.addresses if change.addresses is None else change.addresses)
+        changed = replace(router, interfaces={**router.interfaces, change.interface: new})
+        self.network = replace(self.network, routers={**self.network.routers, change.router: changed})
+        return FakeTicket(WriteResult(self.revision, changed=int(new != old)))
 
     def move_nexthop(self, move: NexthopMove) -> FakeTicket:
         self.moves.append(move)
         self.revision += 1
-        return FakeTicket(WriteResult(self.revision, changed=1))
+        fib = self.network.fibs[move.router]
+        moved = [d.match for d in fib if d.verdict == Forward(move.out, move.old)]
+        for match in moved:
+            fib.set(match, Forward(move.out, move.new))
+        return FakeTicket(WriteResult(self.revision, changed=int(bool(moved))))
 
     def flows(self, router: str) -> Iterator[FlowStatus]:
         for delegation in self.network.fibs[router]:
@@ -145,6 +147,11 @@ class FakeBackend:
     def _chain(self) -> tuple[tuple[str, Delegation], ...]:
         return tuple((name, d) for name, fib in self.network.fibs.items() for d in fib if isinstance(d.verdict, Forward))
 
+    def _last_mac(self) -> int:
+        verdict = self._chain()[-1][1].verdict
+        assert isinstance(verdict, Forward)
+        return verdict.eth_dst
+
     def rules(self) -> Iterator[RuleStatus]:
         chain = self._chain()
         if not chain:
@@ -155,7 +162,7 @@ class FakeBackend:
         fields = Field("eth_dst", eth_dst), Field("eth_type", 0x0800), Field("ipv4_dst", dst.value, mask)
         key = RuleKey(FLOW_SWITCH, 1000 + 2 * dst.length, match_of(*fields))
         eth_src = self.network.routers["vr2"].interfaces["eth1"].mac
-        actions = (DecTtl(len(chain)), SetField("eth_src", eth_src), SetField("eth_dst", HOST_B), Output(7))
+        actions = (DecTtl(len(chain)), SetField("eth_src", eth_src), SetField("eth_dst", self._last_mac()), Output(7))
         yield RuleStatus("br-a", key, actions, chain=chain, packets=1200, bytes=117600)
 
     def walk(self, packet: Packet) -> WalkReport:
@@ -164,8 +171,9 @@ class FakeBackend:
             return WalkReport((HopReport("vr1", "eth0", None),), "slow_path", "no delegation at vr1.eth0", packet)
         hops = tuple(HopReport(router, d.match.in_port, d) for router, d in chain)
         out = self.network.routers["vr2"].interfaces["eth1"]
-        final = replace(packet, bridge="br-c", in_port=1, eth_src=out.mac, eth_dst=HOST_B, ttl=packet.ttl - len(chain))
-        return WalkReport(hops, "bridged", "02:00:00:00:00:0b is no router's on br-c", final, next(self.rules()))
+        final = replace(packet, bridge="br-c", in_port=1, eth_src=out.mac, eth_dst=self._last_mac(), ttl=packet.ttl - len(chain))
+        reason = f"{format_mac(final.eth_dst)} is no router's on br-c"
+        return WalkReport(hops, "bridged", reason, final, next(self.rules()))
 
     def not_ready(self) -> tuple[str, ...]:
         return self.reasons

@@ -106,6 +106,7 @@ def test_interface_change(rest: TestClient, backend: FakeBackend) -> None:
 
 def test_a_next_hops_new_mac(rest: TestClient, backend: FakeBackend) -> None:
     body = {"out": "eth1", "eth_dst": "02:00:00:00:02:01", "new_eth_dst": "02:00:00:00:02:99"}
+    rest.simulate_put(FLOWS, json={"flows": [flow()]}, headers=VR1)
     assert rest.simulate_patch("/v1/routers/vr1/nexthops", json=body, headers=VR1).json["changed"] == 1
     old, new = (parse_mac(body[name]) for name in ("eth_dst", "new_eth_dst"))
     assert backend.moves == [NexthopMove("vr1", "eth1", old, new)]
@@ -125,7 +126,7 @@ def test_bridges_and_rules(rest: TestClient) -> None:
     assert rule["match"] == {"eth_dst": "02:00:00:00:01:01", "eth_type": 2048, "ipv4_dst": "10.0.2.0/24"}
     assert rule["text"] == (
         "table=1,priority=1048,dl_dst=02:00:00:00:01:01,dl_type=0x0800,nw_dst=10.0.2.0/24 "
-        "actions=dec_ttl,set_field:02:00:00:00:02:02->eth_src,set_field:02:00:00:00:00:0b->eth_dst,output:7"
+        "actions=dec_ttl,set_field:02:00:00:00:02:02->eth_src,set_field:02:00:00:00:02:01->eth_dst,output:7"
     )
     assert [hop["router"] for hop in rule["chain"]] == ["vr1"]
     assert rest.simulate_get("/v1/rules", params={"bridge": "br-b"}, headers=ADMIN).json["rules"] == []

@@ -114,8 +114,8 @@ def test_rules_and_walk(backend: FakeBackend, capsys: pytest.CaptureFixture[str]
     assert run(capsys, *walk)[1].splitlines()[:4] == [
         "br-a port vifA: to 10.0.2.5 at 02:00:00:00:01:01",
         "  1  vr1.eth0: eth0 10.0.2.0/24 -> eth1 02:00:00:00:02:01",
-        "bridged: 02:00:00:00:00:0b is no router's on br-c",
-        "     on br-c from 02:00:00:00:02:02 to 02:00:00:00:00:0b, ttl 63",
+        "bridged: 02:00:00:00:02:01 is no router's on br-c",
+        "     on br-c from 02:00:00:00:02:02 to 02:00:00:00:02:01, ttl 63",
     ]
     assert run_json(capsys, *walk, "--ttl", "9")["final"]["ttl"] == 8
     walk[3] = "2"
