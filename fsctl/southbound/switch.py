@@ -77,9 +77,7 @@ class Southbound:
         deadline = time.monotonic() + TIMEOUT_S + len(changes) / CHANGES_PER_S
         with self._connection.conversation(len(changes) + 3) as talk:
             barrier, commit = talk.last - 1, talk.last
-            self._connection.send(bundle_control(const.BUNDLE_OPEN, bundle, talk.first))
-            self._send_changes(changes, bundle, talk.first + 1)
-            self._connection.send(requests.barrier(barrier))
+            self._send_changes(changes, bundle, talk)
             errors = self._collect(talk, const.BARRIER_REPLY, barrier, deadline)
             if errors:
                 self._connection.send(bundle_control(const.BUNDLE_DISCARD, bundle, commit))
@@ -89,11 +87,18 @@ class Southbound:
                 errors = self._collect(talk, const.BUNDLE_CONTROL, commit, deadline)
             return {xid - talk.first - 1: error for xid, error in errors.items()}
 
-    def _send_changes(self, changes: list[Change], bundle: int, first_xid: int) -> None:
+    def _send_changes(self, changes: list[Change], bundle: int, talk: Conversation) -> None:
+        """Open the bundle, fill it, ask for a barrier: in one piece where there are few changes, since each costs a wake-up."""
         encoder = Encoder(bundle)
+        pieces = [bundle_control(const.BUNDLE_OPEN, bundle, talk.first)]
         for start in range(0, len(changes), CHUNK):
-            self._connection.send(encoder.encode(changes[start : start + CHUNK], first_xid + start))
-            hub.sleep(0)
+            pieces.append(encoder.encode(changes[start : start + CHUNK], talk.first + 1 + start))
+            if start + CHUNK < len(changes):
+                self._connection.send(b"".join(pieces))
+                pieces.clear()
+                hub.sleep(0)
+        pieces.append(requests.barrier(talk.last - 1))
+        self._connection.send(b"".join(pieces))
 
     def _collect(self, talk: Conversation, kind: int, xid: int, deadline: float) -> dict[int, OpenFlowError]:
         """Errors about single changes, until the answer `kind` to `xid` comes, or an error in its stead.

@@ -72,7 +72,7 @@ def _large(report: Report, count: int, settings: Settings, say: Say) -> float:
         say(f"{count:,} prefixes, {number + 1} of {settings.scaled(3, 1)}")
         with Rig(ROUTERS) as rig:
             bodies = _bodies(rig, count)
-            rig.put_all({k: body for k, body in _bodies(rig, 1).items()})
+            rig.put_all(_bodies(rig, 1))
             idle = memory_kib(rig.control.pid)
             times.append(rig.put_all(bodies))
             peaks.append((memory_kib(rig.control.pid, "VmHWM") - idle) / (count * ROUTERS))

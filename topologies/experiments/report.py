@@ -105,8 +105,8 @@ def markdown(experiments: dict[str, dict[str, Any]]) -> Iterable[str]:
     for name, report in experiments.items():
         facts = report["machine"]
         yield f"\n## {name}: {report['title']}\n"
-        quick = " (quick)" if report["quick"] else ""
-        yield f"{facts['cpus']} x {facts['cpu']}, Linux {facts['kernel']}, Python {facts['python']}, load {facts['load'][0]}{quick}\n"
+        where = f"{facts['cpus']} x {facts['cpu']}, Linux {facts['kernel']}, Python {facts['python']}"
+        yield f"{where}, load {facts['load'][0]}{' (quick)' if report['quick'] else ''}\n"
         yield "| what | value | target | met |"
         yield "|---|---|---|---|"
         for figure in report["figures"]:
