@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topologies.labs.plan import MGMT_HOST, REST_PORT, Nic, Plan, destination
+from topologies.labs.plan import MGMT_HOST, REST_PORT, SPARE, Nic, Plan, destination
 from topologies.labs.remote import LabError, Station
 
 URL = f"http://{MGMT_HOST}:{REST_PORT}"
@@ -35,6 +35,9 @@ class Tokens:
 
 def configuration(plan: Plan, tokens: Tokens, *, store: str, ovsdb: str) -> str:
     """fsctl.yaml. Interfaces are declared by MAC: their ports, whose names follow the guests' ids, come from OVSDB."""
+    cards = {guest.name: list(guest.data_nics) for guest in plan.routers}
+    if SPARE.bridge in plan.bridges:
+        cards["vr1"].append(SPARE)
     config: dict[str, Any] = {
         "rest": {"host": MGMT_HOST, "port": REST_PORT},
         "store": store,
@@ -44,7 +47,7 @@ def configuration(plan: Plan, tokens: Tokens, *, store: str, ovsdb: str) -> str:
         "routers": {
             guest.name: {
                 "token_sha256": _sha256(tokens.routers[guest.name]),
-                "interfaces": {nic.name: {"bridge": nic.bridge, "mac": nic.mac} for nic in guest.data_nics},
+                "interfaces": {nic.name: {"bridge": nic.bridge, "mac": nic.mac} for nic in cards[guest.name]},
             }
             for guest in plan.routers
         },

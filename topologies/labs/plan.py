@@ -85,6 +85,10 @@ def router(number: int, length: int) -> Guest:
     )  # fmt: skip
 
 
+SPARE = Nic("eth2", "br-d", _mac(1, 2), "10.0.4.250/24")
+"""A third interface of vr1, declared to fsctl and plugged in later: a short cut to the end of the chain."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A lab's network: nodea, nodeb and a chain of `length` routers."""

@@ -96,6 +96,11 @@ class Host:
         self._processes.append(process)
         return process
 
+    def shell(self, extra: dict[str, str]) -> int:
+        """bash in the namespace, until it is left; its exit status."""
+        argv = ["ip", "netns", "exec", self.namespace, "bash"]
+        return subprocess.run(argv, env={**self.environment, **extra}, check=False).returncode
+
     def plug(self, tap: str, nic: Nic) -> None:
         """A TAP on the card's bridge, known there by the guest's MAC as libvirt and Xen leave it."""
         self.inside("ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr")

@@ -77,3 +77,7 @@ class VmLab:
     def bypass(self, enabled: bool) -> None:
         """Let the routers' agents delegate, or not."""
         lab_bypass(self.station, self.plan, self.fsctl, enabled)
+
+    def shell(self) -> int:
+        """An interactive shell in the namespace; the guests answer on port 2323 of their management addresses."""
+        return self._host.shell({"FSCTL_URL": URL, "FSCTL_TOKEN": self.tokens.admin})

@@ -24,9 +24,8 @@ def switches_per_packet(lab: XenLab, chain: int, bypass: bool) -> dict[str, Any]
     lab.on(nodeb, way_back(chain))
     lab.on(nodea, f"ping -c 2 -q {destination(chain)}")
     lab.on(nodeb, f"(blast recv {PORT} 60 > /tmp/received &)")
-    lab.station.run(
-        f"{XENTRACE} -D -S 1024 -e 0x{VERBOSE_SCHEDULER_EVENTS:x} {TRACE} > /tmp/xentrace.log 2>&1 & echo $! > /tmp/xentrace.pid; sleep 1"
-    )
+    trace = f"{XENTRACE} -D -S 1024 -e 0x{VERBOSE_SCHEDULER_EVENTS:x} {TRACE}"
+    lab.station.run(f"{trace} > /tmp/xentrace.log 2>&1 & echo $! > /tmp/xentrace.pid; sleep 1")
     lab.on(nodea, f"blast count {destination(chain)} {PORT} {FRAME - FRAME_OVERHEAD} {PACKETS}", 120)
     lab.station.run("sleep 1; kill -INT $(cat /tmp/xentrace.pid); sleep 1")
     counted = json.loads(lab.station.run(f"python3 /opt/lab/switches.py {TRACE}; rm {TRACE}", 300))

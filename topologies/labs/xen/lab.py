@@ -115,6 +115,10 @@ class XenLab:
             "reached", READY_S,
         )  # fmt: skip
 
+    def destroy(self, guest: Guest) -> None:
+        """`xl destroy`: gone without a word, as after a crash."""
+        self.station.run(f"xl destroy {guest.name}")
+
     def on(self, guest: Guest, command: str, timeout_s: float = 60) -> str:
         """A command's output in a guest."""
         return self.station.run(command, timeout_s, guest=guest.mgmt)

@@ -1,0 +1,123 @@
+"""`python -m topologies.labs.xen`: the chain on a real, emulated Xen host, measured; results below results/xen-lab.
+
+With --docs also docs/measurements/xen.md and its plots. The set-up host is kept in the cache (FSCTL_LAB_CACHE, else
+~/.cache/fsctl-lab) and resumed the next time; --setup only sees to that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from topologies.labs import report
+from topologies.labs.cache import TREE
+from topologies.labs.measure import FRAME_BYTES, MESSAGE_BYTES, Run, Spec, measure
+from topologies.labs.plan import DIRECT, MAX_CHAIN, Plan
+from topologies.labs.remote import LabError
+from topologies.labs.xen import cost, lifecycle, snapshot
+from topologies.labs.xen.lab import XenLab
+from topologies.labs.xen.page import write_page
+
+SETTINGS = (
+    ("credit2", 1000, "credit2, rate limit 1 ms (Xen's default)"),
+    ("credit2", 0, "credit2, rate limit 0"),
+    ("credit", 0, "credit, rate limit 0"),
+)
+SWEEP = Spec(message_bytes=MESSAGE_BYTES, frame_bytes=FRAME_BYTES, seconds=1.0)
+POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
+
+
+def say(text: str) -> None:
+    print(f"xen-lab: {text}", file=sys.stderr, flush=True)
+
+
+def set_rate_limit(lab: XenLab, scheduler: str, microseconds: int) -> None:
+    """xl sched-credit2 -r, xl sched-credit -r; credit takes none below its minimum but 0."""
+    command = f"xl sched-{scheduler} -s -r {microseconds}"
+    lab.station.run(f"{command} {'-t 30' if scheduler == 'credit' else ''}")
+
+
+def switches(lab: XenLab) -> list[dict[str, Any]]:
+    """Domain switches per packet for every path; leaves the bypass on."""
+    found = []
+    for bypass in (False, True):
+        lab.bypass(bypass)
+        for chain in range(DIRECT if not bypass else 1, lab.plan.length + 1):
+            found.append(cost.switches_per_packet(lab, chain, bypass))
+            say(f"{found[-1]}")
+    return found
+
+
+def conditions(lab: XenLab, started: float) -> dict[str, Any]:
+    info = dict(line.split(":", 1) for line in lab.station.run("xl info").splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in info.items()}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Xen": facts["xen_version"],
+        "dom0": f"Debian 12, Linux {facts['release']}, PV, 1 vCPU",
+        "domUs": f"PV, Linux {lab.on(lab.plan.nodea, 'uname -r').strip()}, 1 vCPU each",
+        "Open vSwitch": lab.station.run("ovs-vsctl --version").split()[3] + ", kernel datapath",
+        "machine": "QEMU TCG, -icount shift=1,sleep=off: one processor, 2 ns per instruction, idle time skipped",
+        "load average of the computer that emulates": round(os.getloadavg()[0], 1),
+        "whole run (s)": round(time.monotonic() - started),
+    }
+
+
+def run_all(options: argparse.Namespace, started: float) -> tuple[list[Run], dict[str, Any]]:
+    runs: list[Run] = []
+    facts: dict[str, Any] = {}
+    for scheduler in snapshot.SCHEDULERS:
+        with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
+            for _, limit, name in [s for s in SETTINGS if s[0] == scheduler]:
+                set_rate_limit(lab, scheduler, limit)
+                full = not runs and not options.quick
+                runs.append(measure(lab, name, SWEEP if full else POINTS, say))
+                runs[-1].facts["switches"] = switches(lab)
+            if not facts:
+                facts = conditions(lab, started)
+                set_rate_limit(lab, scheduler, SETTINGS[0][1])
+                facts["lifecycle"] = [asdict(seen(lab)) for seen in _said(lifecycle.EVENTS)]
+    facts["whole run (s)"] = round(time.monotonic() - started)
+    return runs, facts
+
+
+def _said(events: tuple[Any, ...]) -> Any:
+    for event in events:
+        say(f"lifecycle: {event.__name__}")
+        yield event
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m topologies.labs.xen", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one size of each in every setting")
+    parser.add_argument("--docs", action="store_true", help="write docs/measurements/xen.md as well")
+    parser.add_argument("--setup", action="store_true", help="no measurement: only see to it that the snapshots are there")
+    options = parser.parse_args()
+    started = time.monotonic()
+    try:
+        if options.setup:
+            for scheduler in snapshot.SCHEDULERS:
+                with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
+                    say(lab.station.run("xl list"))
+            return 0
+        runs, facts = run_all(options, started)
+    except LabError as e:
+        say(f"failed: {e}")
+        return 1
+    say(f"results: {report.save(runs, facts, TREE / 'results' / 'xen-lab', 'xen')}")
+    if options.docs:
+        write_page(runs, facts, TREE / "docs" / "measurements", say)
+    for run in runs:
+        print(f"{run.setting}\n\n{report.summary(run)}")
+    print(json.dumps(facts["lifecycle"], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
