@@ -60,7 +60,7 @@ class Compiler:
         emissions: list[Emission] = []
         for version, places in seeds.items():
             if places:
-                emissions.extend(self._region(self.planes[version], places))
+                emissions += self._region(self.planes[version], places)
         for emission in emissions:
             self._count(emission)
         return emissions
@@ -76,25 +76,24 @@ class Compiler:
         touched = {node.index, *(n.index for n in node.classes)}
         seeds[version].setdefault(key, set()).update(touched)
 
-    def _region(self, plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> Iterator[Emission]:
+    def _region(self, plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> list[Emission]:
         """Everything inside the changed prefixes, for the walks that pass a changed node."""
         changed = sorted(key for key in places if not isinstance(key, FiveTuple))
         seeds = {key: places[key] for key in changed}
+        points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
         watched = {n.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
         if len(changed) * 8 > len(plane.order):
-            yield from plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
-            connections = set(plane.connections)
-        else:
-            connections = set()
-            for first, last in _disjoint(plane.version, changed):
-                end = last << 8 | 0xFF
-                gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
-                keys = sorted({*plane.order.irange(first, end), *gone})
-                yield from plane.sweep(keys, plane.above(first), seeds, watched)
-                for dst in plane.by_dst.irange(first >> 8, last):
-                    connections |= plane.by_dst[dst]
-        points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
-        yield from plane.sweep_connections(sorted(connections | points.keys()), points)
+            out = plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
+            return out + plane.sweep_connections(sorted(plane.connections.keys() | points.keys()), points)
+        out, connections = [], set(points)
+        for first, last in _disjoint(plane.version, changed):
+            end = last << 8 | 0xFF
+            gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
+            keys = sorted({*plane.order.irange(first, end), *gone})
+            out += plane.sweep(keys, plane.above(first), seeds, watched)
+            for dst in plane.by_dst.irange(first >> 8, last):
+                connections |= plane.by_dst[dst]
+        return out + plane.sweep_connections(sorted(connections), points)
 
     def _count(self, emission: Emission) -> None:
         node, _, old, new = emission

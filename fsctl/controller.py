@@ -11,11 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
-from fsctl.compiler import Compiler, Replaced
+from fsctl.compiler import Compiler
 from fsctl.config import Config
-from fsctl.errors import FsctlError, NotFoundError, TooLargeError, UnavailableError
+from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
 from fsctl.inventory import Inventory
@@ -37,18 +38,22 @@ from fsctl.status import (
 )
 from fsctl.store import Store
 from fsctl.views import Views
-from fsctl.writes import Pending, differences, failures_of
+from fsctl.writes import Pending, Submitted, Together, failures_of
 
 _LOG = logging.getLogger(__name__)
 LINK_PATIENCE_S = 5.0
 """How long a write waits for a patch port that it needs."""
-START_PATIENCE_S = 10.0
+START_PATIENCE_S = 5.0
 """How long a start waits for all bridges and OVSDB before it corrects rules that it finds installed.
 
 With half of the network unknown, chains would be withdrawn that are right (a restart must lose no packet).
 """
+MOST_TOGETHER = 64
+"""Writes that are stored, compiled and sent in one go."""
 RETRY_S = 30.0
 """How often bridges that refused something, or stand still, are tried again."""
+
+Job = Callable[[], None] | Submitted
 
 
 class Links(Protocol):
@@ -71,14 +76,13 @@ class Controller:
         self.layout = Layout(self.network, self.compiler)
         self.installer = Installer(runtime)
         self.views = Views(self)
-        self._queue: deque[Callable[[], None]] = deque()
+        self._queue: deque[Job] = deque()
         self._awake = runtime.event()
         self._asked_links: set[frozenset[str]] = set()
         self._waiting: list[Pending] = []
         self._stopped = False
         self._ovsdb_seen = False
         self._starting_until: float | None = runtime.now() + START_PATIENCE_S
-        self._unsynced: set[str] = set()
 
     # --- what others report --------------------------------------------------------------------------
 
@@ -106,7 +110,7 @@ class Controller:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
         ticket = Pending(self._runtime)
-        self._do(lambda: self._write(write, ticket))
+        self._do(Submitted(write, ticket))
         return ticket
 
     def change_interface(self, change: InterfaceChange) -> Ticket:
@@ -147,7 +151,7 @@ class Controller:
 
     # --- the loop --------------------------------------------------------------------------------------
 
-    def _do(self, job: Callable[[], None]) -> None:
+    def _do(self, job: Job) -> None:
         self._queue.append(job)
         self._awake.set()
 
@@ -159,7 +163,8 @@ class Controller:
                 self._awake.wait(0.25 if self._waiting or self._starting_until else RETRY_S)
             self._awake.clear()
             while self._queue:
-                self._one(self._queue.popleft())
+                self._one(self._next())
+                self._settle()
             self._settle()
             self._close()
             self._answer()
@@ -172,14 +177,26 @@ class Controller:
         self._stopped = True
         self._awake.set()
 
+    def _next(self) -> Callable[[], None]:
+        """The next job; writes that wait one behind the other are one job."""
+        job = self._queue.popleft()
+        if not isinstance(job, Submitted):
+            return job
+        together = Together(self._fibs, self.config, job)
+        while self._queue and len(together.writes) < MOST_TOGETHER:
+            following = self._queue[0]
+            if not isinstance(following, Submitted) or not together.takes(following):
+                break
+            self._queue.popleft()
+        return lambda: self._write(together)
+
     def _one(self, job: Callable[[], None]) -> None:
         try:
             job()
         except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop: the routers still write
             _LOG.exception("a change could not be carried out; compiling everything anew")
             self._use(self.inventory.network(self._fibs))
-            for bridge in list(self.installer.bridges):
-                self._sync(bridge)
+            self.installer.sync_all(self.installer.bridges, self.layout)
 
     def _close(self) -> None:
         """Take bridges that refuse what every bypass needs out of all chains (or let them in again)."""
@@ -189,7 +206,7 @@ class Controller:
 
     def _answer(self) -> None:
         """Answer the writes that have all the links they need, or have waited long enough."""
-        missing = any(
+        missing = self._starting_until is not None or any(
             b not in self.network.bridges[a].links
             for a, b in map(sorted, self._asked_links)
             if self.installer.in_step(a) and self.installer.in_step(b)
@@ -208,11 +225,9 @@ class Controller:
     def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
         self.installer.connect(switch, datapath_id)
         self.inventory.ports[switch.bridge] = ports
-        self._restructure()
-        if self._starting_until is not None and switch.dump()[0].rules:
-            self._unsynced.add(switch.bridge)
-        else:
-            self._sync(switch.bridge)
+        if self._starting_until is None:
+            self._restructure()
+            self.installer.sync(switch.bridge, self.layout)
 
     def _settle(self) -> None:
         """End the start once everything is known, or has been waited for long enough."""
@@ -221,12 +236,8 @@ class Controller:
         known = self._ovsdb_seen and all(b in self.installer.bridges for b in self.config.bridges)
         if known or self._runtime.now() >= self._starting_until:
             self._starting_until = None
-            for bridge in self._unsynced & self.installer.bridges.keys():
-                self._sync(bridge)
-            self._unsynced.clear()
-
-    def _sync(self, bridge: str) -> None:
-        self.installer.sync(bridge, self.layout.tables()[bridge], self.layout)
+            self._restructure()
+            self.installer.sync_all(self.installer.bridges, self.layout)
 
     def _gone(self, switch: Switch) -> None:
         if self.installer.disconnect(switch):
@@ -242,6 +253,8 @@ class Controller:
 
     def _restructure(self) -> None:
         """Compile anew if interfaces, ports or links have changed, and send the differences."""
+        if self._starting_until is not None:
+            return
         network = self.inventory.network(self._fibs)
         if network.routers == self.network.routers and network.bridges == self.network.bridges:
             return
@@ -271,42 +284,36 @@ class Controller:
 
     def _retry(self) -> None:
         self._ask_for_links()
-        for bridge in self.installer.need_another_try():
-            self._sync(bridge)
+        if self._starting_until is None:
+            self.installer.sync_all(self.installer.need_another_try(), self.layout)
 
     # --- writes ----------------------------------------------------------------------------------------
 
-    def _write(self, write: Write, ticket: Pending) -> None:
+    def _write(self, together: Together) -> None:
+        """Store what some writes come to, take it into the FIBs, compile, and send the differences."""
+        commits = together.commits()
         try:
-            result, replaced = self._commit(write)
+            if commits:
+                self.revision = self._store.commit_all(commits)
         except FsctlError as e:
-            ticket.fail(e)
+            together.fail(e)
             return
-        except Exception as e:
-            ticket.fail(UnavailableError(f"the change could not be carried out: {e}"))
-            raise
-        ticket.committed(result)
-        emissions = self.compiler.update({write.router: replaced}) if replaced else []
-        changes = self.layout.apply(emissions)
-        self.installer.apply(self.layout, changes)
-        self._finish(ticket, lambda: replace(result, failed=failures_of(self, write), waiting_for=self._away()))
-
-    def _commit(self, write: Write) -> tuple[WriteResult, list[Replaced]]:
-        """Store the real differences, then take them into the FIB."""
-        fib = self._fibs[write.router]
-        replaced, counts = differences(fib, write)
-        limit = self.config.routers[write.router].max_flows
-        if counts.added > counts.removed and (wanted := len(fib) + counts.added - counts.removed) > limit:
-            raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
-        if replaced:
-            real = [change for change, _ in replaced]
-            nexthops = fib.new_nexthops(real)
-            self.revision = self._store.commit(write.router, real, nexthops)
+        for router, changes, nexthops in commits:
+            fib = self._fibs[router]
             for number, nexthop in nexthops.items():
                 fib.add_nexthop(number, nexthop)
-            for change in real:
+            for change in changes:
                 fib.apply(change)
-        return replace(counts, revision=self.revision), replaced
+        for submitted, counts in together.accepted():
+            submitted.ticket.committed(replace(counts, revision=self.revision))
+        emissions = self.compiler.update(together.replaced) if commits else []
+        self.installer.apply(self.layout, self.layout.apply(emissions))
+        for submitted, counts in together.accepted():
+            result = replace(counts, revision=self.revision)
+            self._finish(submitted.ticket, partial(self._report, submitted.write, result))
+
+    def _report(self, write: Write, result: WriteResult) -> WriteResult:
+        return replace(result, failed=failures_of(self, write), waiting_for=self._away())
 
     def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
         fib = self._fibs[move.router]

@@ -78,15 +78,19 @@ class Installer:
 
     def apply(self, layout: Layout, changes: Mapping[str, list[RuleChange]]) -> None:
         """Egress rules first in and last out; in between, one bundle per bridge, all bridges at once."""
-        first, main, last = {}, {}, {}
+        first: dict[str, list[RuleChange]] = {}
+        main: dict[str, list[RuleChange]] = {}
+        last: dict[str, list[RuleChange]] = {}
         for bridge, todo in changes.items():
             if not self.in_step(bridge):
                 continue
-            first[bridge] = [c for c in todo if _is_egress(c) and c.actions is not None]
-            last[bridge] = [c for c in todo if _is_egress(c) and c.actions is None]
-            main[bridge] = [c for c in todo if not _is_egress(c)]
+            for change in todo:
+                if not _is_egress(change):
+                    main.setdefault(bridge, []).append(change)
+                else:
+                    (last if change.actions is None else first).setdefault(bridge, []).append(change)
         for phase in (first, main, last):
-            self._everywhere({b: todo for b, todo in phase.items() if todo}, layout)
+            self._everywhere(phase, layout)
 
     def _everywhere(self, changes: Mapping[str, list[RuleChange]], layout: Layout) -> None:
         waits: list[Callable[[], None]] = []
@@ -102,9 +106,10 @@ class Installer:
         here = self.bridges.get(bridge)
         if here is None:
             return
-        for change in changes:
-            here.refused.pop(change.key, None)
-            here.demoted.discard(change.key)
+        if here.refused or here.demoted:
+            for change in changes:
+                here.refused.pop(change.key, None)
+                here.demoted.discard(change.key)
         try:
             rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
             if rejections:
@@ -115,9 +120,16 @@ class Installer:
             here.in_step = False
             here.broken = str(e)
 
-    def sync(self, bridge: str, desired: RuleTable, layout: Layout) -> None:
+    def sync_all(self, bridges: Iterable[str], layout: Layout) -> None:
+        """All these bridges at once: one answers while another's dump is read."""
+        for wait in [self._runtime.spawn(lambda b=b: self.sync(b, layout)) for b in bridges]:  # type: ignore[misc]
+            wait()
+
+    def sync(self, bridge: str, layout: Layout) -> None:
         """Dump, diff, send the difference."""
-        here = self.bridges[bridge]
+        here, desired = self.bridges.get(bridge), layout.table(bridge)
+        if here is None:
+            return
         here.refused.clear()
         here.demoted.clear()
         here.closed = False

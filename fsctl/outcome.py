@@ -64,7 +64,7 @@ class Node:
     """An ingress interface and a class of senders; `rules` are those emitted for it."""
 
     __slots__ = (
-        "any", "classes", "eth_src", "has_senders", "head", "held", "index", "interface", "local", "own", "rules",
+        "any", "base", "classes", "eth_src", "has_senders", "head", "held", "index", "interface", "local", "own", "rules",
         "steps", "usable", "version",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Node:
         self.any = self.own = NOTHING
         self.has_senders = True  # whether the guard lets any packet of this class in
         self.held = False  # whether it has ever had a delegation
+        self.base = self  # the node of any sender at the same interface
         self.classes: list[Node] = []
         self.rules: dict[Key | FiveTuple, Effect] = {}
         self.steps: dict[int, Step | Outcome] = {}

@@ -63,6 +63,7 @@ BY_PREFIX, BY_CONNECTION = 1000, 5000
 NORMAL: tuple[Action, ...] = (Normal(),)
 ELSES = (Rule(RuleKey(GUARD, ELSE, ()), NORMAL), *(Rule(RuleKey(t, 0, ()), NORMAL) for t in (FLOW_SWITCH, WAYS, MTU)))
 """Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
+TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), NORMAL)
 Longest = Mapping[tuple[str, str], int | None]
 """(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
 
@@ -114,7 +115,7 @@ def _admission(interface: Interface, longest: int | None) -> Iterator[Rule]:
 def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
     """Guard and egress of one bridge; `longest` is the longest chain by (router, interface)."""
     table = RuleTable()
-    table.add(*ELSES, *_exempt(network, bridge))
+    table.add(*ELSES, TOO_LARGE, *_exempt(network, bridge))
     for ofport in network.bridges[bridge].links.values():
         table.add(_rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport)))
     for interface in network.interfaces():
@@ -160,10 +161,9 @@ def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[
     if not effect.limit or actions == NORMAL:
         return (_rule(WAYS, 10, actions, *taken),)
     check = (CheckLarger(effect.limit + ETHERNET_HEADER), GotoTable(MTU))
-    return _rule(WAYS, 10, check, *taken), _rule(MTU, 10, actions, *taken), TOO_LARGE
+    return _rule(WAYS, 10, check, *taken), _rule(MTU, 10, actions, *taken)
 
 
-TOO_LARGE = _rule(MTU, 20, NORMAL, Field("reg0", 1, 1))
 _MASKS = {v: [((1 << n) - 1) << (bits - n) for n in range(bits)] + [None] for v, bits in BITS.items()}
 
 
@@ -255,14 +255,14 @@ class Layout:
         here = (i for i in self.network.interfaces() if i.bridge == bridge)
         return {(i.router, i.name): self.compiler.longest_chain(i.router, i.name) for i in here}
 
-    def tables(self) -> dict[str, RuleTable]:
-        """All rules, by bridge."""
-        tables = {name: self._few(name) for name in self.network.bridges}
+    def table(self, bridge: str) -> RuleTable:
+        """All rules of one bridge."""
+        table = self._few(bridge)
         for _, node in self.compiler.nodes():
-            rules = tables[node.interface.bridge].rules
-            for key, effect in node.rules.items():
-                rules[flow_key(node, key)] = self.rule_actions(node.interface.bridge, effect)
-        return tables
+            if node.interface.bridge == bridge:
+                for key, effect in node.rules.items():
+                    table.rules[flow_key(node, key)] = self.rule_actions(bridge, effect)
+        return table
 
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
@@ -303,10 +303,8 @@ class Layout:
             yield RuleChange(rule.key, rule.actions)
 
     def _old_way(self, bridge: str, effect: Effect, number: int) -> Iterator[RuleChange]:
-        others = any(other.limit for other in self.ways[bridge].numbers)
         for rule in way_of(self.network, bridge, effect, number):
-            if rule is not TOO_LARGE or not others:
-                yield RuleChange(rule.key, None, False)
+            yield RuleChange(rule.key, None, False)
 
     def _reframe(self, bridge: str) -> Iterator[RuleChange]:
         """Guard rules follow the longest chain in force."""
@@ -377,4 +375,5 @@ class Layout:
 
 def tables(network: Network, compiler: Compiler) -> dict[str, RuleTable]:
     """All bridges' tables, from nothing."""
-    return Layout(network, compiler).tables()
+    layout = Layout(network, compiler)
+    return {bridge: layout.table(bridge) for bridge in network.bridges}

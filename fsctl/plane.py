@@ -13,7 +13,8 @@ says something else than the nearest emitted rule above it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import TypeVar
 
 from sortedcontainers import SortedDict, SortedList
 
@@ -43,6 +44,9 @@ from fsctl.scope import Scope
 
 _BREATH = 512
 """Keys between two calls of `pause`: well under 10 ms."""
+K = TypeVar("K")
+Seeds = Mapping[K, Set[int]]
+"""The nodes (by index) whose delegation for a key came, went or changed."""
 
 
 class Plane:
@@ -81,6 +85,8 @@ class Plane:
             self.refresh(router)
         for node in self.nodes:
             self.union.update(node.local if node.eth_src is None else ())
+        self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
+        """The addresses of all routers themselves."""
         self.order.update(self.union)
         self.lengths.update(key & 0xFF for key in self.union)
         for connection in self.connections:
@@ -110,6 +116,7 @@ class Plane:
             base = self.node_of[router, in_port, None]
             node = self._add_node(base.interface, eth_src)
             base.classes.append(node)
+            node.base = base
             for other in self.nodes:  # next hops may lead to the new class now
                 other.steps.clear()
             self._composed.clear()
@@ -295,17 +302,18 @@ class Plane:
                     open_nodes.remove(node)
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
-    def sweep(
-        self, keys: Iterable[Key], root: State, seeds: dict[Key, set[int]], watched: set[int]
-    ) -> Iterator[Emission]:
-        """Emit what changed at `keys` (in order, all covered by `root`).
+    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> list[Emission]:
+        """What changed among the rules at `keys` (in order, all covered by `root`); the nodes keep the rules.
 
         `seeds` names the nodes whose delegation for a key came, went or changed; only rules of
-        `watched` nodes can have changed. Rules are kept in the nodes; what changed is yielded.
+        `watched` nodes can have changed.
         """
         # Also those whose last delegation has gone: there are holes of theirs to close.
         holders = [n for n in self.nodes if n.held]
+        plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
+        simple = len(plain) == len(holders)
         stack = [root]
+        out: list[Emission] = []
         for count, key in enumerate(keys):
             if not count % _BREATH:
                 self.pause()
@@ -314,11 +322,16 @@ class Plane:
                 continue
             while len(stack) > 1 and stack[-1].last < value:
                 stack.pop()
-            parent = stack[-1]
-            said = [(n.index, number) for n in holders if (number := n.at(key)) is not None]
-            changed = frozenset([i for i, _ in said]).union(seeds.get(key, ()))
+            if simple and key not in self.own_keys:
+                said = [(index, number) for index, get in plain if (number := get(key)) is not None]
+            else:
+                said = [(n.index, number) for n in holders if (number := n.at(key)) is not None]
+            changed = frozenset([index for index, _ in said])
+            if key in seeds:
+                changed = changed.union(seeds[key])
             if not changed:
                 continue
+            parent = stack[-1]
             affected = self.upstream(changed)
             state = State(value | self._host_masks[key & 0xFF], parent.best.copy(), parent.results.copy())
             for index, number in said:
@@ -326,42 +339,33 @@ class Plane:
             for node in affected:
                 state.results[node.index] = None
             stack.append(state)
-            yield from self._emit(key, parent, state, affected, watched)
+            self._emit(key, parent, state, affected, watched, out)
+        return out
 
     def _emit(
-        self, key: Key | FiveTuple, parent: State, state: State, affected: tuple[Node, ...], watched: set[int]
-    ) -> Iterator[Emission]:
-        done = set()
-        for affected_node in affected:
-            if affected_node.index not in watched:
-                continue
-            base = affected_node
-            if base.eth_src is not None:
-                base = self.node_of[base.interface.router, base.interface.name, None]
-            if base.index in done:
-                continue
-            done.add(base.index)
+        self,
+        key: Key | FiveTuple,
+        parent: State,
+        state: State,
+        affected: tuple[Node, ...],
+        watched: Set[int],
+        out: list[Emission],
+    ) -> None:
+        """Rules at `key`: one where an interface, or a class of its senders, is told something else than above."""
+        for base in dict.fromkeys(n.base for n in affected if n.index in watched):
             bridge = base.interface.bridge
             says = self.effect(bridge, self.result(state, base))
             new = None if says is self.effect(bridge, self.result(parent, base)) else says
-            yield from self._put(base, key, new)
+            if base.rules.get(key) is not new:
+                out.append(_put(base, key, new))
             for node in base.classes:
                 if not node.has_senders:
                     continue
                 inherited = new or self.effect(bridge, self.result(parent, node))
                 own = self.effect(bridge, self.result(state, node))
-                yield from self._put(node, key, None if own is inherited else own)
-
-    @staticmethod
-    def _put(node: Node, key: Key | FiveTuple, new: Effect | None) -> Iterator[Emission]:
-        old = node.rules.get(key)
-        if old is new:
-            return
-        if new is None:
-            del node.rules[key]
-        else:
-            node.rules[key] = new
-        yield Emission(node, key, old, new)
+                own_rule = None if own is inherited else own
+                if node.rules.get(key) is not own_rule:
+                    out.append(_put(node, key, own_rule))
 
     def at_connection(self, connection: FiveTuple) -> tuple[State, State]:
         """The states that a connection's packets meet: without and with the delegations of connections."""
@@ -373,10 +377,9 @@ class Plane:
                 exact.best[node.index] = number
         return plain, exact
 
-    def sweep_connections(
-        self, connections: Iterable[FiveTuple], seeds: dict[FiveTuple, set[int]]
-    ) -> Iterator[Emission]:
+    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: Seeds[FiveTuple]) -> list[Emission]:
         """Connections are points: evaluate the walk at each."""
+        out: list[Emission] = []
         for count, connection in enumerate(connections):
             if not count % _BREATH:
                 self.pause()
@@ -384,5 +387,16 @@ class Plane:
                 continue
             plain, exact = self.at_connection(connection)
             said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
-            affected = self.upstream(frozenset(said | seeds.get(connection, set())))
-            yield from self._emit(connection, plain, exact, affected, {n.index for n in affected})
+            affected = self.upstream(frozenset(said.union(seeds.get(connection, ()))))
+            self._emit(connection, plain, exact, affected, {n.index for n in affected}, out)
+        return out
+
+
+def _put(node: Node, key: Key | FiveTuple, new: Effect | None) -> Emission:
+    """Keep a rule, or that there is none any more."""
+    old = node.rules.get(key)
+    if new is None:
+        del node.rules[key]
+    else:
+        node.rules[key] = new
+    return Emission(node, key, old, new)

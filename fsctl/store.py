@@ -27,6 +27,14 @@ class Override(NamedTuple):
     mtu: int | None
 
 
+class Commit(NamedTuple):
+    """What one router's writes come to; see `Store.commit`."""
+
+    router: str
+    changes: Sequence[Change]
+    nexthops: Mapping[int, Forward]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """All that is stored. Routers and interfaces that the configuration no longer has may be among it."""
@@ -41,6 +49,10 @@ class Store(Protocol):
 
     def load(self) -> Stored:
         """Everything, once, before the first commit."""
+        ...
+
+    def commit_all(self, commits: Sequence[Commit]) -> int:
+        """Make writes durable, all or none, and return their revision."""
         ...
 
     def commit(self, router: str, changes: Sequence[Change], nexthops: Mapping[int, Forward]) -> int:
@@ -96,15 +108,20 @@ class SqliteStore:
         return Stored(fibs, interfaces, revision)
 
     def commit(self, router: str, changes: Sequence[Change], nexthops: Mapping[int, Forward]) -> int:
-        numbers = self._numbers.get(router, _Numbers()).updated(nexthops)
+        return self.commit_all([Commit(router, changes, nexthops)])
+
+    def commit_all(self, commits: Sequence[Commit]) -> int:
+        numbers = dict(self._numbers)
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO router (name) VALUES (?)", (router,))
-            (owner,) = db.execute("SELECT id FROM router WHERE name = ?", (router,)).fetchone()
-            rows = [(owner, number, n.out, n.eth_dst) for number, n in nexthops.items()]
-            db.executemany("INSERT OR REPLACE INTO nexthop VALUES (?, ?, ?, ?)", rows)
-            _Rows(db, owner, numbers).write(changes)
+            for router, changes, nexthops in commits:
+                numbers[router] = numbers.get(router, _Numbers()).updated(nexthops)
+                db.execute("INSERT OR IGNORE INTO router (name) VALUES (?)", (router,))
+                (owner,) = db.execute("SELECT id FROM router WHERE name = ?", (router,)).fetchone()
+                rows = [(owner, number, n.out, n.eth_dst) for number, n in nexthops.items()]
+                db.executemany("INSERT OR REPLACE INTO nexthop VALUES (?, ?, ?, ?)", rows)
+                _Rows(db, owner, numbers[router]).write(changes)
             revision = _next_revision(db)
-        self._numbers[router] = numbers
+        self._numbers = numbers
         return revision
 
     def commit_interface(self, change: InterfaceChange) -> int:

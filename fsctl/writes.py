@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsctl.compiler import Replaced
-from fsctl.errors import FsctlError, UnavailableError
-from fsctl.fib import Change, Fib, match_of_change
+from fsctl.config import Config
+from fsctl.errors import FsctlError, TooLargeError, UnavailableError
+from fsctl.fib import Change, Fib, Key, PartKey, match_of_change
+from fsctl.model import FiveTuple, Verdict
 from fsctl.pipeline import flow_key
 from fsctl.runtime import Runtime
 from fsctl.status import Failure, Write, WriteResult
+from fsctl.store import Commit
 
 if TYPE_CHECKING:
     from fsctl.controller import Controller
@@ -64,26 +67,107 @@ class Pending:
         return self._answer
 
 
-def differences(fib: Fib, write: Write) -> tuple[list[Replaced], WriteResult]:
-    """The changes that really change something, each with what it replaces, and the counts (revision 0)."""
-    counts = Counter[str]()
-    real: list[Replaced] = []
-    for change in write.changes:
-        number = fib.number_at(change.part, change.key)
-        before = None if number is None else fib.verdict(number)
-        if before == change.verdict:
-            counts["unchanged"] += 1
-            continue
-        counts["added" if before is None else "removed" if change.verdict is None else "changed"] += 1
-        real.append((change, before))
-    if write.replace:
+class Submitted(NamedTuple):
+    """A write in the queue."""
+
+    write: Write
+    ticket: Pending
+
+
+Place = tuple[PartKey, Key | FiveTuple]
+
+
+class Together:
+    """Writes that are carried out in one go: each all or nothing, as if one came after the other.
+
+    `replaced` is what they come to, by router. A write that replaces a router's whole FIB is not joined
+    with others of that router.
+    """
+
+    def __init__(self, fibs: Mapping[str, Fib], config: Config, first: Submitted) -> None:
+        self._fibs, self._config = fibs, config
+        self.writes = [first]
+        self._counts: list[WriteResult | None] = []
+        self._latest: dict[str, dict[Place, tuple[Verdict | None, Verdict | None]]] = {}
+        self.replaced: dict[str, list[Replaced]] = {}
+
+    def takes(self, submitted: Submitted) -> bool:
+        """Join one more write, if it can be."""
+        same = [s.write.replace for s in self.writes if s.write.router == submitted.write.router]
+        if same and (submitted.write.replace or any(same)):
+            return False
+        self.writes.append(submitted)
+        return True
+
+    def commits(self) -> list[Commit]:
+        """What is to be stored. Fails the tickets of writes that cannot be accepted."""
+        for submitted in self.writes:
+            try:
+                self._counts.append(self._add(submitted.write))
+            except FsctlError as e:
+                self._counts.append(None)
+                submitted.ticket.fail(e)
+        for router, places in self._latest.items():
+            real = [(Change(*place, new), old) for place, (old, new) in places.items() if old != new]
+            if real:
+                self.replaced[router] = real
+        commits = []
+        for router, real in self.replaced.items():
+            changes = [change for change, _ in real]
+            commits.append(Commit(router, changes, self._fibs[router].new_nexthops(changes)))
+        return commits
+
+    def accepted(self) -> Iterator[tuple[Submitted, WriteResult]]:
+        """The writes that were not refused, with their counts (revision 0)."""
+        for submitted, counts in zip(self.writes, self._counts, strict=True):
+            if counts is not None:
+                yield submitted, counts
+
+    def fail(self, error: FsctlError) -> None:
+        """Nothing was stored."""
+        for submitted, _ in self.accepted():
+            submitted.ticket.fail(error)
+
+    def _add(self, write: Write) -> WriteResult:
+        """Count what a write changes after those before it; raises TooLargeError, then it changes nothing."""
+        fib, latest = self._fibs[write.router], self._latest.get(write.router, {})
+        mine: dict[Place, tuple[Verdict | None, Verdict | None]] = {}
+        counts = Counter[str]()
+        for change in write.changes:
+            place = (change.part, change.key)
+            if place in latest:
+                original, before = latest[place]
+            else:
+                number = fib.number_at(*place)
+                original = before = None if number is None else fib.verdict(number)
+            if before == change.verdict:
+                counts["unchanged"] += 1
+                continue
+            counts["added" if before is None else "removed" if change.verdict is None else "changed"] += 1
+            mine[place] = original, change.verdict
+        if write.replace:
+            counts["removed"] += self._add_removals(write, mine)
+        self._check_quota(write, counts["added"] - counts["removed"])
+        self._latest.setdefault(write.router, {}).update(mine)
+        return WriteResult(0, counts["added"], counts["changed"], counts["removed"], counts["unchanged"])
+
+    def _add_removals(self, write: Write, mine: dict[Place, tuple[Verdict | None, Verdict | None]]) -> int:
+        fib, removed = self._fibs[write.router], 0
         kept = {(change.part, change.key) for change in write.changes}
         for part_key, part in fib.parts.items():
             for key, number in part.items():
                 if (part_key, key) not in kept:
-                    counts["removed"] += 1
-                    real.append((Change(part_key, key, None), fib.verdict(number)))
-    return real, WriteResult(0, counts["added"], counts["changed"], counts["removed"], counts["unchanged"])
+                    mine[part_key, key] = fib.verdict(number), None
+                    removed += 1
+        return removed
+
+    def _check_quota(self, write: Write, more: int) -> None:
+        limit = self._config.routers[write.router].max_flows
+        before = self._latest.get(write.router, {})
+        joined = sum((new is not None) - (old is not None) for old, new in before.values())
+        wanted = len(self._fibs[write.router]) + joined + more
+        if more > 0 and wanted > limit:
+            raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
 
 
 def failures_of(controller: Controller, write: Write) -> tuple[Failure, ...]:
