@@ -71,6 +71,7 @@ class FsctlApp(app_manager.RyuApp):
         except FsctlError as e:
             sys.exit(f"fsctl: {e}")
         self._stopping = False
+        self._own: list[eventlet.greenthread.GreenThread] = []
         self._switches: dict[int, Southbound] = {}
 
     def start(self) -> None:
@@ -78,7 +79,7 @@ class FsctlApp(app_manager.RyuApp):
         super().start()
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
         wsgi = make_app(self.fsctl, Auth.of(self.config))
-        self.threads += [
+        self._own = [
             hub.spawn(self.fsctl.run),
             hub.spawn(self.ovsdb.run, lambda: self._stopping),
             hub.spawn(self._ensure_bridges),
@@ -89,6 +90,8 @@ class FsctlApp(app_manager.RyuApp):
     def stop(self) -> None:
         self._stopping = True
         self.fsctl.stop()
+        for thread in self._own:
+            hub.kill(thread)
         super().stop()
         self.store.close()
 
