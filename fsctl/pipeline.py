@@ -264,6 +264,10 @@ class Layout:
                     table.rules[flow_key(node, key)] = self.rule_actions(bridge, effect)
         return table
 
+    def tables(self) -> dict[str, RuleTable]:
+        """All rules, by bridge."""
+        return {bridge: self.table(bridge) for bridge in self.network.bridges}
+
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
         return self.ways[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
@@ -375,5 +379,4 @@ class Layout:
 
 def tables(network: Network, compiler: Compiler) -> dict[str, RuleTable]:
     """All bridges' tables, from nothing."""
-    layout = Layout(network, compiler)
-    return {bridge: layout.table(bridge) for bridge in network.bridges}
+    return Layout(network, compiler).tables()
