@@ -12,7 +12,7 @@ from fsctl.compiler import Compiler, Replaced
 from fsctl.fib import Change, Fib, match_of_change
 from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, Network, Packet, Prefix
 from fsctl.pipeline import tables
-from fsctl.rules import Action, Field, GroupChange, RuleChange, RuleTable, SetField, Update
+from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
 from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
 from tests.strategies import HOST_MACS, HOST_PORTS, boundaries, edges, known_connections
 
@@ -144,7 +144,7 @@ def resolved(table: RuleTable) -> Counter[object]:
         return frozenset(ways[action.value]) if isinstance(action, SetField) and action.name == "reg1" else action
 
     rules = {key: tuple(map(spelled, actions)) for key, actions in table.rules.items() if not _numbers(key.match)}
-    return Counter([*rules.items(), *map(frozenset, ways.values()), *table.groups.items()])
+    return Counter([*rules.items(), *map(frozenset, ways.values())])
 
 
 def _numbers(match: tuple[Field, ...]) -> list[int]:
@@ -156,7 +156,7 @@ def all_resolved(tables_: Tables) -> dict[str, Counter[object]]:
     return {bridge: resolved(table) for bridge, table in tables_.items()}
 
 
-def carried_out(tables_: Tables, changes: Mapping[str, Sequence[RuleChange | GroupChange]]) -> dict[str, RuleTable]:
+def carried_out(tables_: Tables, changes: Mapping[str, Sequence[RuleChange]]) -> dict[str, RuleTable]:
     """The tables after a bundle for each bridge."""
     return {
         bridge: reconcile.apply(Update(bridge, reconcile.order(changes.get(bridge, ()))), table)

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from fsctl.model import Network
 from fsctl.reconcile import apply, diff
-from fsctl.rules import RuleChange, RuleTable
+from fsctl.rules import RuleTable
 from tests.properties.laws import compiled
 from tests.strategies import networks
 
@@ -27,5 +27,5 @@ def test_the_difference_names_only_what_differs(one: Network, other: Network) ->
     for bridge in desired.keys() & installed.keys():
         want, have = desired[bridge].rules, installed[bridge].rules
         changes = diff(desired[bridge], installed[bridge], bridge).changes
-        touched = {change.key for change in changes if isinstance(change, RuleChange)}
+        touched = {change.key for change in changes}
         assert touched == {k for k in want.keys() | have.keys() if want.get(k) != have.get(k)}

@@ -23,53 +23,14 @@ from fsctl.model import (
     Delegation,
     FiveTuple,
     Forward,
-    Interface,
     Match,
-    Network,
     Packet,
     Prefix,
-    Router,
-    Verdict,
 )
 from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, walk
+from tests.builders import EVERYTHING, HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations, with_interface
 
-HOST_A, HOST_B, HOST_PORT = 0xA, 0xB, 50
 SRC, DST = Prefix.parse("10.0.0.1").value, Prefix.parse("10.0.9.2").value
-EVERYTHING = Prefix.parse("0.0.0.0/0")
-
-
-def mac(router: int, side: int) -> int:
-    return 0x0200_0000_0000 + router * 16 + side
-
-
-def line(length: int, max_hops: int = 32) -> Network:
-    """br0 - r0 - br1 - r1 - br2 ...: r<n> has eth0 on br<n> and eth1 on br<n+1>, and sends everything on."""
-    routers, fibs = {}, {}
-    for n in range(length):
-        name = f"r{n}"
-        routers[name] = Router(
-            name,
-            {
-                "eth0": Interface(name, "eth0", f"br{n}", "", mac(n, 0), ofport=1),
-                "eth1": Interface(name, "eth1", f"br{n + 1}", "", mac(n, 1), ofport=2),
-            },
-        )
-        neighbour = HOST_B if n == length - 1 else mac(n + 1, 0)
-        fibs[name] = Fib([Delegation(Match("eth0", EVERYTHING), Forward("eth1", neighbour))])
-    bridges = {f"br{n}": Bridge(f"br{n}") for n in range(length + 1)}
-    return Network(bridges, routers, fibs, max_hops)
-
-
-def with_interface(network: Network, router: str, name: str, **changes: object) -> Network:
-    old = network.routers[router]
-    changed = replace(old.interfaces[name], **changes)  # type: ignore[arg-type]
-    routers = {**network.routers, router: replace(old, interfaces={**old.interfaces, name: changed})}
-    return replace(network, routers=routers)
-
-
-def with_delegations(network: Network, router: str, *more: tuple[Match, Verdict]) -> Network:
-    fib = Fib([*network.fibs[router], *(Delegation(m, v) for m, v in more)])
-    return replace(network, fibs={**network.fibs, router: fib})
 
 
 def packet(**changes: object) -> Packet:
