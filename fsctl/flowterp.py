@@ -25,7 +25,6 @@ from fsctl.rules import (
     Rule,
     RuleTable,
     SetField,
-    ToGroup,
 )
 
 Links = Mapping[str, Mapping[str, int]]
@@ -85,7 +84,6 @@ class Flowterp:
 
     def __init__(self, tables: Mapping[str, RuleTable], links: Links) -> None:
         self._links = links
-        self._groups = {bridge: table.groups for bridge, table in tables.items()}
         self._rules: dict[tuple[str, int], list[Rule]] = {}
         for bridge, table in tables.items():
             # Sorted by priority, then by match: where two rules of one priority overlap, OpenFlow leaves open
@@ -102,10 +100,6 @@ class Flowterp:
     def matching(self, frame: Frame, table: int) -> Iterator[Rule]:
         """The rules of a table that match, the one that wins first."""
         return (r for r in self._rules.get((frame.packet.bridge, table), ()) if matches(r.key.match, frame))
-
-    def bucket(self, bridge: str, group: int) -> tuple[Action, ...]:
-        """The actions of an indirect group; KeyError where there is none (a switch would refuse the rule)."""
-        return self._groups[bridge][group]
 
     def patch(self, bridge: str, port: int) -> str | None:
         """The peer bridge behind a port, None if it is no patch port."""
@@ -151,9 +145,6 @@ class _Execution:
                 frame = replace(frame, packet=replace(frame.packet, ttl=frame.packet.ttl - action.times))
             elif isinstance(action, (Resubmit, GotoTable)):
                 frame = self.table(frame, action.table)
-            elif isinstance(action, ToGroup):
-                # A bucket works on a copy of its own.
-                self.actions(frame, self.program.bucket(frame.packet.bridge, action.group))
             elif isinstance(action, Output):
                 self.output(frame, action.port)
             elif isinstance(action, Normal):

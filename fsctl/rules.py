@@ -1,4 +1,4 @@
-"""What a bridge is told: OpenFlow rules and groups as plain values.
+"""What a bridge is told: OpenFlow rules as plain values.
 
 Field names are OpenFlow's OXM names (and Nicira's where OVS extends them); numbers are integers.
 `openflow` turns these into bytes and ovs-ofctl text, `pipeline` builds them, `semantics` reads them.
@@ -25,7 +25,7 @@ class Field(NamedTuple):
     mask: int | None = None
 
 
-# Actions are dataclasses and not NamedTuples, because these would be equal across types: Output(3) == ToGroup(3).
+# Actions are dataclasses and not NamedTuples, because these would be equal across types: Output(3) == Resubmit(3).
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,13 @@ class Resubmit:
 
 
 @dataclass(frozen=True, slots=True)
-class ToGroup:
-    """Run the one bucket of an indirect group."""
-
-    group: int
-
-
-@dataclass(frozen=True, slots=True)
 class GotoTable:
     """Instruction, not action; last in a list."""
 
     table: int
 
 
-Action = DecTtl | SetField | Output | Normal | Learn | CheckLarger | Resubmit | ToGroup | GotoTable
+Action = DecTtl | SetField | Output | Normal | Learn | CheckLarger | Resubmit | GotoTable
 
 
 class RuleKey(NamedTuple):
@@ -107,14 +100,6 @@ class Rule:
     actions: tuple[Action, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """An indirect group: one bucket of actions, shared by all rules that leave the same way."""
-
-    id: int
-    actions: tuple[Action, ...] = ()
-
-
 FIELD_ORDER = (
     "in_port", "eth_dst", "eth_src", "eth_type", "vlan_tci", "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst",
     "ip_proto", "nw_ttl", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "icmpv6_type", "reg0", "reg1",
@@ -130,10 +115,9 @@ def match_of(*fields: Field) -> tuple[Field, ...]:
 
 @dataclass(slots=True)
 class RuleTable:
-    """All of fsctl's rules and groups of one bridge."""
+    """All of fsctl's rules of one bridge."""
 
     rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
-    groups: dict[int, tuple[Action, ...]] = field(default_factory=dict)
 
     def add(self, *rules: Rule) -> None:
         for rule in rules:
@@ -148,20 +132,12 @@ class RuleChange(NamedTuple):
     is_new: bool = True
 
 
-class GroupChange(NamedTuple):
-    """`actions` None: delete."""
-
-    id: int
-    actions: tuple[Action, ...] | None
-    is_new: bool = True
-
-
 @dataclass(slots=True)
 class Update:
     """An ordered list of changes for one bridge: applied as one bundle, all or nothing."""
 
     bridge: str
-    changes: list[RuleChange | GroupChange] = field(default_factory=list)
+    changes: list[RuleChange] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.changes)

@@ -1,10 +1,10 @@
-"""OpenFlow 1.4 with Nicira's extensions, pure: rules and groups to bytes and back, and to ovs-ofctl text."""
+"""OpenFlow 1.4 with Nicira's extensions, pure: rules to bytes and back, and to ovs-ofctl text."""
 
 from fsctl.openflow import const, requests
-from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_groups, decode_port_status, decode_ports
-from fsctl.openflow.encode import Encoder, bundle_add, bundle_control, flow_mod, group_mod, message
+from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_port_status, decode_ports
+from fsctl.openflow.encode import Encoder, bundle_add, bundle_control, flow_mod, message
 from fsctl.openflow.errors import OpenFlowError, decode_error, error_name
-from fsctl.openflow.text import actions_text, group_text, key_text, match_text, ovs_ofctl_text
+from fsctl.openflow.text import actions_text, key_text, match_text, ovs_ofctl_text
 
 __all__ = [
     "Encoder",
@@ -16,13 +16,10 @@ __all__ = [
     "bundle_control",
     "const",
     "decode_error",
-    "decode_groups",
     "decode_port_status",
     "decode_ports",
     "error_name",
     "flow_mod",
-    "group_mod",
-    "group_text",
     "key_text",
     "match_text",
     "message",

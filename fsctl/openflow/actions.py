@@ -1,6 +1,6 @@
 """Actions and instructions as bytes, in the form in which Open vSwitch dumps them.
 
-Every distinct actions tuple is encoded and decoded once (the caches below): ten thousand rules share a few groups.
+Every distinct actions tuple is encoded and decoded once (the caches below): ten thousand rules share a few ways out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from fsctl.rules import (
     Output,
     Resubmit,
     SetField,
-    ToGroup,
 )
 
 _NXM_IN_PORT, _NXM_ETH_DST, _NXM_ETH_SRC = 0x0000_0002, 0x0000_0206, 0x0000_0406
@@ -81,13 +80,12 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Learn: _learn,
     CheckLarger: _check_larger,
     Resubmit: lambda a: _nicira(c.NX_RESUBMIT_TABLE, struct.pack("!HB", c.NX_IN_PORT_SAME, a.table)),
-    ToGroup: lambda a: struct.pack("!HHI", c.GROUP, 8, c.GROUP_BASE + a.group),
 }
 
 
 @lru_cache(maxsize=_CACHE)
 def encode_actions(actions: tuple[Action, ...]) -> bytes:
-    """An action list, as a bucket holds it. GotoTable is an instruction and has no place here."""
+    """An action list. GotoTable is an instruction and has no place here."""
     return b"".join(_ENCODERS[type(a)](a) for a in actions)
 
 
@@ -121,14 +119,8 @@ def _decode_load(raw: bytes) -> Action | None:
     return SetField("in_port" if header == _NXM_IN_PORT else name_of(header), value)
 
 
-def _decode_group(raw: bytes) -> Action | None:
-    group: int = struct.unpack_from("!I", raw, 4)[0]
-    return ToGroup(group - c.GROUP_BASE) if is_our_group(group) else None
-
-
 _DECODERS: dict[int, Callable[[bytes], Action | None]] = {
     c.OUTPUT: _decode_output,
-    c.GROUP: _decode_group,
     c.DEC_TTL: lambda _: DecTtl(1),
     c.SET_FIELD: _decode_set_field,
 }
@@ -138,11 +130,6 @@ _NICIRA_DECODERS: dict[int, Callable[[bytes], Action | None]] = {
     c.NX_CLONE: lambda _: Learn(),
     c.NX_CHECK_LARGER: lambda raw: CheckLarger(struct.unpack_from("!H", raw, 10)[0]),
 }
-
-
-def is_our_group(group: int) -> bool:
-    """Whether a switch's group number is one of fsctl's."""
-    return c.GROUP_BASE <= group < c.GROUP_BASE + c.GROUP_SPAN
 
 
 def tlvs(raw: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What a switch answers: flows with counters, groups, ports.
+"""What a switch answers: flows with counters, ports.
 
 A dump of forty thousand rules is forty thousand matches that differ in one destination: a match of a known shape costs
 two slices and a dictionary look-up, and only a new shape is read field by field.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fsctl.openflow import const as c
-from fsctl.openflow.actions import decode_actions, decode_instructions, is_our_group
+from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
 from fsctl.openflow.text import foreign_text
 from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleKey
@@ -19,7 +19,7 @@ from fsctl.status import Port
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
 _FLOW_FIXED = _FLOW.size + 4
-_GROUP_FIXED, _BUCKET_FIXED, _PORT_FIXED = 8, 16, 40
+_PORT_FIXED = 40
 _LAST = {"ipv4_dst", "ipv6_dst"}
 FOREIGN_TEXTS = 50
 """A bridge may hold a hundred thousand rules of somebody else; this many are shown."""
@@ -93,24 +93,6 @@ class FlowDecoder:
         self._shapes[len(oxms)] = (end - size, end)
         self._prefixes[oxms[: end - size], oxms[end:]] = (match[:-1], last.name, last.mask)
         return match
-
-
-def decode_groups(body: bytes) -> Iterator[tuple[int, tuple[Action, ...]]]:
-    """fsctl's groups in the body of an OFPMP_GROUP_DESC reply; others' are passed over. Raises ValueError.
-
-    A group of another type or with another number of buckets than fsctl makes comes without actions, which no
-    desired group has: it will be modified.
-    """
-    at = 0
-    while at < len(body):
-        length, kind, group = struct.unpack_from("!HBxI", body, at)
-        if length < _GROUP_FIXED or at + length > len(body):
-            raise ValueError(f"group of length {length} at {at} of {len(body)}")
-        if is_our_group(group):
-            buckets = body[at + _GROUP_FIXED : at + length]
-            single = kind == c.GROUP_INDIRECT and int.from_bytes(buckets[:2], "big") == len(buckets)
-            yield group - c.GROUP_BASE, decode_actions(buckets[_BUCKET_FIXED:]) if single else ()
-        at += length
 
 
 def decode_ports(body: bytes) -> Iterator[Port]:

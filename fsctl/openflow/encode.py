@@ -1,4 +1,4 @@
-"""Changes as flow_mod and group_mod messages inside a bundle; fast, because a FIB has many of them.
+"""Changes as flow_mod messages inside a bundle; fast, because a FIB has many of them.
 
 All flow switch rules towards one next hop differ in their destination alone, so everything around it is packed once
 (`_Template`) and one struct.pack per rule remains.
@@ -10,26 +10,9 @@ import struct
 from collections.abc import Callable, Sequence
 
 from fsctl.openflow import const as c
-from fsctl.openflow.actions import encode_actions, encode_instructions
+from fsctl.openflow.actions import encode_instructions
 from fsctl.openflow.match import encode_fields, encode_match, header_and_mask, oxm_of
-from fsctl.rules import (
-    COOKIE,
-    COOKIE_MASK,
-    Action,
-    CheckLarger,
-    DecTtl,
-    Field,
-    GotoTable,
-    GroupChange,
-    Learn,
-    Normal,
-    Output,
-    Resubmit,
-    RuleChange,
-    ToGroup,
-)
-
-Change = RuleChange | GroupChange
+from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleChange
 
 _HEADER = struct.Struct("!BBHI")
 _BUNDLE_ADD = struct.Struct("!BBHIIHH")
@@ -44,7 +27,7 @@ def message(kind: int, xid: int, body: bytes = b"") -> bytes:
     return _HEADER.pack(c.VERSION, kind, 8 + len(body), xid) + body
 
 
-def _command(change: Change) -> int:
+def _command(change: RuleChange) -> int:
     """The OFPFC_ command; modifications keep the rule's counters."""
     if change.actions is None:
         return c.FLOW_DELETE_STRICT
@@ -66,38 +49,6 @@ def flow_mod(change: RuleChange, xid: int) -> bytes:
     table, priority, match = change.key
     body = _flow_mod_fixed(table, priority, _command(change)) + encode_match(match)
     return message(c.FLOW_MOD, xid, body + encode_instructions(change.actions or ()))
-
-
-_NOT_IN_A_SET = (CheckLarger, Learn, GotoTable)
-_FINAL = (Output, Normal, Resubmit, ToGroup)
-
-
-def runs_as_set(actions: tuple[Action, ...]) -> bool:
-    """Whether a bucket does what these actions say as a list.
-
-    Open vSwitch runs a bucket as an action set (OpenFlow 1.4.1, section 5.10): it keeps one dec_ttl however many there
-    are, silently drops check_pkt_larger and clone, and forwards last and once.
-    """
-    decrements = sum(a.times for a in actions if isinstance(a, DecTtl))
-    early = any(isinstance(a, _FINAL) for a in actions[:-1])
-    return decrements <= 1 and not early and not any(isinstance(a, _NOT_IN_A_SET) for a in actions)
-
-
-def _bucket(actions: tuple[Action, ...]) -> bytes:
-    assert runs_as_set(actions), f"a bucket is an action set, which would not do {actions}"
-    body = encode_actions(actions)
-    return struct.pack("!HHII4x", 16 + len(body), 0, c.ANY, c.ANY) + body
-
-
-def group_mod(change: GroupChange, xid: int) -> bytes:
-    """One group_mod of an indirect group: add, modify or delete."""
-    if change.actions is None:
-        command, bucket = c.GROUP_DELETE, b""
-    else:
-        command, bucket = (c.GROUP_ADD if change.is_new else c.GROUP_MODIFY), _bucket(change.actions)
-    assert 0 <= change.id < c.GROUP_SPAN, f"group {change.id} is outside fsctl's numbers"
-    fixed = struct.pack("!HBxI", command, c.GROUP_INDIRECT, c.GROUP_BASE + change.id)
-    return message(c.GROUP_MOD, xid, fixed + bucket)
 
 
 def bundle_control(kind: int, bundle: int, xid: int) -> bytes:
@@ -122,12 +73,12 @@ class Encoder:
         self._bundle = bundle
         self._templates: dict[_TemplateKey, tuple[_Template, bytes, bytes, bytes, bytes, int]] = {}
 
-    def encode(self, changes: Sequence[Change], first_xid: int) -> bytes:
+    def encode(self, changes: Sequence[RuleChange], first_xid: int) -> bytes:
         """Bundle-add messages of `changes`, numbered from `first_xid` on."""
         parts: list[bytes] = []
         xid, templates, last_fields = first_xid, self._templates, _LAST
         for change in changes:
-            if isinstance(change, RuleChange) and (match := change[0][2]) and match[-1][0] in last_fields:
+            if (match := change[0][2]) and match[-1][0] in last_fields:
                 (table, priority, _), actions, is_new = change
                 name, value, mask = match[-1]
                 key = (table, priority, match[:-1], name, mask, actions, is_new)
@@ -137,13 +88,9 @@ class Encoder:
                 pack, outer, inner, body, tail, size = template
                 parts.append(pack(outer, xid, self._bundle, inner, xid, body, value.to_bytes(size, "big"), tail))
             else:
-                parts.append(bundle_add(self._plain(change, xid), self._bundle))
+                parts.append(bundle_add(flow_mod(change, xid), self._bundle))
             xid += 1
         return b"".join(parts)
-
-    @staticmethod
-    def _plain(change: Change, xid: int) -> bytes:
-        return flow_mod(change, xid) if isinstance(change, RuleChange) else group_mod(change, xid)
 
     @staticmethod
     def _template(change: RuleChange) -> tuple[_Template, bytes, bytes, bytes, bytes, int]:

@@ -19,11 +19,6 @@ def flow_stats(xid: int, table: int = c.ALL_TABLES, *, only_ours: bool = True) -
     return _multipart(c.MP_FLOW, xid, struct.pack("!B3xII4xQQHH4x", table, c.ANY, c.ANY, cookie, mask, 1, 4))
 
 
-def group_desc(xid: int) -> bytes:
-    """All groups with their buckets."""
-    return _multipart(c.MP_GROUP_DESC, xid)
-
-
 def port_desc(xid: int) -> bytes:
     """All ports. In OpenFlow 1.4 the request has no body (1.5 added a port number)."""
     return _multipart(c.MP_PORT_DESC, xid)

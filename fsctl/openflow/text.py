@@ -1,4 +1,4 @@
-"""Rules and groups as ovs-ofctl writes and reads them (ovs-ofctl(8), ovs-fields(7), ovs-actions(7))."""
+"""Rules as ovs-ofctl writes and reads them (ovs-ofctl(8), ovs-fields(7), ovs-actions(7))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from fsctl.model import IPV4, IPV6, format_ip, format_mac
 from fsctl.openflow.actions import Opaque
-from fsctl.openflow.const import GROUP_BASE
 from fsctl.rules import (
     COOKIE,
     Action,
@@ -15,7 +14,6 @@ from fsctl.rules import (
     DecTtl,
     Field,
     GotoTable,
-    Group,
     Learn,
     Normal,
     Output,
@@ -23,7 +21,6 @@ from fsctl.rules import (
     Rule,
     RuleKey,
     SetField,
-    ToGroup,
 )
 
 _ETH_TYPES = {0x0800: "ip", 0x86DD: "ipv6", 0x0806: "arp"}
@@ -95,7 +92,6 @@ _ACTION_TEXTS: dict[type[Any], Callable[[Any], str]] = {
     Learn: lambda _: "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)",
     CheckLarger: lambda a: f"check_pkt_larger({a.bytes})->NXM_NX_REG0[0]",
     Resubmit: lambda a: f"resubmit(,{a.table})",
-    ToGroup: lambda a: f"group:{GROUP_BASE + a.group}",
     GotoTable: lambda a: f"goto_table:{a.table}",
 }
 
@@ -115,11 +111,6 @@ def key_text(key: RuleKey) -> str:
 def ovs_ofctl_text(rule: Rule) -> str:
     """A line that `ovs-ofctl add-flow` takes and that means exactly this rule."""
     return f"cookie={COOKIE:#x},{key_text(rule.key)},actions={actions_text(rule.actions)}"
-
-
-def group_text(group: Group) -> str:
-    """A line that `ovs-ofctl add-group` takes."""
-    return f"group_id={GROUP_BASE + group.id},type=indirect,bucket=actions={actions_text(group.actions)}"
 
 
 def foreign_text(key: RuleKey, cookie: int, actions: tuple[Action, ...]) -> str:

@@ -17,7 +17,6 @@ from fsctl.rules import (
     Resubmit,
     RuleKey,
     SetField,
-    ToGroup,
 )  # fmt: skip
 from fsctl.schema.text import Json
 
@@ -63,7 +62,6 @@ _ACTION_JSON: dict[type, Callable[..., Json]] = {
     Learn: lambda _: {"learn": "eth_src"},
     CheckLarger: lambda a: {"check_pkt_larger": a.bytes},
     Resubmit: lambda a: {"resubmit": a.table},
-    ToGroup: lambda a: {"group": a.group},
     GotoTable: lambda a: {"goto_table": a.table},
 }
 _ACTION_TEXT: dict[type, Callable[..., str]] = {
@@ -74,7 +72,6 @@ _ACTION_TEXT: dict[type, Callable[..., str]] = {
     Learn: lambda _: "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)",
     CheckLarger: lambda a: f"check_pkt_larger({a.bytes})->NXM_NX_REG0[0]",
     Resubmit: lambda a: f"resubmit(,{a.table})",
-    ToGroup: lambda a: f"group:{a.group}",
     GotoTable: lambda a: f"goto_table:{a.table}",
 }
 

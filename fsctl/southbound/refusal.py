@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from fsctl.openflow.errors import OUT_OF_GROUPS, TABLE_FULL, OpenFlowError
+from fsctl.openflow.errors import TABLE_FULL, OpenFlowError
 from fsctl.reconcile import dependents
-from fsctl.rules import GroupChange, RuleChange, RuleKey
+from fsctl.rules import RuleChange, RuleKey
 from fsctl.status import Rejection
 
-Change = RuleChange | GroupChange
 FOREIGN = "a rule with another cookie has this table, priority and match"
 
 
@@ -23,51 +22,40 @@ class _Why(NamedTuple):
 
 
 class Refusals:
-    """The changes still to be made, in order, and the rejections so far.
+    """The changes still to be made, in order, and the rejections so far."""
 
-    Rejections name rules. A refused group appears in them as the rules that cannot be without it, and by its number
-    in `refused_groups` with the switch's word.
-    """
-
-    def __init__(self, changes: Sequence[Change]) -> None:
+    def __init__(self, changes: Sequence[RuleChange]) -> None:
         self.changes = list(changes)
         self.rejections: list[Rejection] = []
-        self.refused_groups: list[tuple[int, str]] = []
 
     def keep_off(self, foreign: Collection[RuleKey]) -> None:
         """Refuse additions where others have a rule: OpenFlow's ADD would replace it."""
         if not foreign:
             return
-        taken = [c for c in self.changes if isinstance(c, RuleChange) and c.is_new and c.actions is not None and c.key in foreign]
+        taken = [c for c in self.changes if c.is_new and c.actions is not None and c.key in foreign]
         self._drop({id(c): (c, _Why(FOREIGN)) for c in taken})
 
     def refuse(self, errors: Mapping[int, OpenFlowError]) -> None:
         """Take out the changes at these indexes, and what cannot go without them or would fail as they did."""
-        dropped: dict[int, tuple[Change, _Why]] = {}
+        dropped: dict[int, tuple[RuleChange, _Why]] = {}
         for index, error in errors.items():
             for change in (self.changes[index], *self._alike(index, error)):
                 dropped.setdefault(id(change), (change, _Why(error.name, error.type, error.code)))
         self._drop(dropped)
 
-    def _alike(self, index: int, error: OpenFlowError) -> list[Change]:
+    def _alike(self, index: int, error: OpenFlowError) -> list[RuleChange]:
         """Later additions that meet the same full table."""
-        cause, later = self.changes[index], [c for c in self.changes[index + 1 :] if c.is_new and c.actions is not None]
-        if error.kind == TABLE_FULL and isinstance(cause, RuleChange):
-            return [c for c in later if isinstance(c, RuleChange) and c.key.table == cause.key.table]
-        if error.kind == OUT_OF_GROUPS:
-            return [c for c in later if isinstance(c, GroupChange)]
-        return []
+        if error.kind != TABLE_FULL:
+            return []
+        full = self.changes[index].key.table
+        return [c for c in self.changes[index + 1 :] if c.is_new and c.actions is not None and c.key.table == full]
 
-    def _drop(self, dropped: dict[int, tuple[Change, _Why]]) -> None:
+    def _drop(self, dropped: dict[int, tuple[RuleChange, _Why]]) -> None:
         if not dropped:
             return
         first = next(iter(dropped.values()))[1]
         needed = first._replace(error=f"{first.error}, for what it needs")
         for other in dependents([change for change, _ in dropped.values()], self.changes):
             dropped[id(other)] = (other, needed)
-        for change, why in dropped.values():
-            if isinstance(change, RuleChange):
-                self.rejections.append(Rejection(change.key, *why))
-            else:
-                self.refused_groups.append((change.id, why.error))
+        self.rejections.extend(Rejection(change.key, *why) for change, why in dropped.values())
         self.changes = [c for c in self.changes if id(c) not in dropped]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -18,16 +17,14 @@ from fsctl.openflow import (
     bundle_control,
     const,
     decode_error,
-    decode_groups,
     decode_ports,
     requests,
 )
-from fsctl.rules import FLOW_SWITCH, RuleKey, RuleTable, Update
-from fsctl.southbound.refusal import Change, Refusals
+from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Conversation, Datapath, bridge_name
 from fsctl.status import Port, Rejection
 
-LOG = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 CHANGES_PER_S = 2000
 """A switch slower than this (OVS commits some 50,000 a second) is taken for dead."""
@@ -67,11 +64,9 @@ class Southbound:
                 if not errors:
                     break
                 refusals.refuse(errors)
-            for group, error in refusals.refused_groups:
-                LOG.warning("%s refused group %d: %s", self.bridge, group, error)
             return refusals.rejections
 
-    def _try(self, changes: list[Change]) -> dict[int, OpenFlowError]:
+    def _try(self, changes: list[RuleChange]) -> dict[int, OpenFlowError]:
         """One bundle: empty if committed, else the switch's errors by index into `changes`; then nothing was changed."""
         bundle = next(self._bundles) & const.ANY
         deadline = time.monotonic() + TIMEOUT_S + len(changes) / CHANGES_PER_S
@@ -87,7 +82,7 @@ class Southbound:
                 errors = self._collect(talk, const.BUNDLE_CONTROL, commit, deadline)
             return {xid - talk.first - 1: error for xid, error in errors.items()}
 
-    def _send_changes(self, changes: list[Change], bundle: int, talk: Conversation) -> None:
+    def _send_changes(self, changes: list[RuleChange], bundle: int, talk: Conversation) -> None:
         """Open the bundle, fill it, ask for a barrier: in one piece where there are few changes, since each costs a wake-up."""
         encoder = Encoder(bundle)
         pieces = [bundle_control(const.BUNDLE_OPEN, bundle, talk.first)]
@@ -125,17 +120,15 @@ class Southbound:
     def dump(self) -> tuple[RuleTable, list[str]]:
         """What fsctl has installed in the bridge, and the rules of others there, for people to read."""
         with self._one_at_a_time:
-            flows, groups = FlowDecoder(), RuleTable().groups
+            flows = FlowDecoder()
             for body in self._ask(lambda xid: requests.flow_stats(xid, only_ours=False)):
                 flows.feed(body)
-            for body in self._ask(requests.group_desc):
-                groups.update(decode_groups(body))
         found = flows.dump
         self._foreign = frozenset(found.foreign_keys)
         warnings = list(found.foreign)
         if found.foreign_count > len(warnings):
             warnings.append(f"... and {found.foreign_count - len(warnings)} more")
-        return RuleTable(found.rules, groups), warnings
+        return RuleTable(found.rules), warnings
 
     def counters(self) -> dict[RuleKey, tuple[int, int]]:
         """(packets, bytes) of each rule in the flow switch table."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsctl.rules import GroupChange, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import RuleChange, RuleKey, RuleTable, Update
 from fsctl.status import Port, Rejection
 from topologies.sandbox import Sandbox
 
@@ -69,7 +69,7 @@ class Driver:
             raise result
         return result
 
-    def apply(self, bridge: str, changes: Sequence[RuleChange | GroupChange]) -> list[Rejection]:
+    def apply(self, bridge: str, changes: Sequence[RuleChange]) -> list[Rejection]:
         result: list[Rejection] = self.call(bridge, "apply", Update(bridge, list(changes)))
         return result
 

@@ -9,15 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ovs_wire import Wire
 
-from fsctl.openflow import FlowDecoder, actions, decode_groups, flow_mod, group_mod, group_text, match, ovs_ofctl_text, requests
+from fsctl.openflow import FlowDecoder, actions, flow_mod, match, ovs_ofctl_text, requests
 from fsctl.rules import (
     Action,
     CheckLarger,
     DecTtl,
     Field,
     GotoTable,
-    Group,
-    GroupChange,
     Learn,
     Normal,
     Output,
@@ -26,7 +24,6 @@ from fsctl.rules import (
     RuleChange,
     RuleKey,
     SetField,
-    ToGroup,
     match_of,
 )
 from topologies.sandbox import Sandbox
@@ -38,11 +35,7 @@ ETH_DST, ETH_SRC = Field("eth_dst", 0x0200_0000_0101), Field("eth_src", 0x0200_0
 V6 = 0xFD00_0001 << 96
 CHAIN: tuple[Action, ...] = (DecTtl(3), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01), Output(3))
 CHECK: tuple[Action, ...] = (CheckLarger(1414), Resubmit(4))
-GROUPS = (
-    Group(1, (SetField("reg1", 1), Resubmit(3))),
-    Group(7, (DecTtl(1), *CHAIN[1:])),
-    Group(0x7FFF_FEFF, (Normal(),)),
-)
+AWAY: tuple[Action, ...] = (SetField("reg1", 0x8000_0001), GotoTable(3))
 
 
 def prefix(version: int, length: int) -> tuple[Field, ...]:
@@ -73,13 +66,13 @@ def flow_switch_shapes() -> Iterator[tuple[tuple[Field, ...], tuple[Action, ...]
     ports = {proto: (Field(f"{proto}_src", 1), Field(f"{proto}_dst", 65535)) for proto in ("tcp", "udp")}
     for who in ((ETH_DST,), (ETH_DST, ETH_SRC)):
         for length in (0, 1, 8, 24, 31, 32):
-            yield (*who, IP, *prefix(4, length)), (ToGroup(1),)
+            yield (*who, IP, *prefix(4, length)), AWAY
         for length in (0, 1, 3, 64, 127, 128):
             yield (*who, IP6, *prefix(6, length)), (Normal(),)
         v4, v6 = (Field("ipv4_src", 1), Field("ipv4_dst", 2)), (Field("ipv6_src", 1), Field("ipv6_dst", V6))
         unfragmented = Field("nw_frag", 0)
         yield (*who, IP, *v4, Field("ip_proto", 6), unfragmented, *ports["tcp"]), ()
-        yield (*who, IP6, *v6, Field("ip_proto", 17), unfragmented, *ports["udp"]), (ToGroup(7),)
+        yield (*who, IP6, *v6, Field("ip_proto", 17), unfragmented, *ports["udp"]), AWAY
         yield (*who, IP, *v4, Field("ip_proto", 17), unfragmented, *ports["udp"]), CHAIN
 
 
@@ -95,9 +88,7 @@ def shapes() -> list[Rule]:
     return rules
 
 
-def install(wire: Wire, rules: Iterable[Rule], groups: Iterable[Group] = ()) -> dict[int, str]:
-    for group in groups:
-        wire.send(group_mod(GroupChange(group.id, group.actions), next(wire.xids)))
+def install(wire: Wire, rules: Iterable[Rule]) -> dict[int, str]:
     for rule in rules:
         wire.send(flow_mod(RuleChange(rule.key, rule.actions), next(wire.xids)))
     return wire.errors()
@@ -131,16 +122,8 @@ def check_round_trip(wire: Wire, rules: Sequence[Rule]) -> None:
 def test_every_rule_comes_back_byte_for_byte(ovs: Sandbox, bridge: str) -> None:
     rules = shapes()
     with Wire(ovs.management(bridge)) as wire:
-        assert install(wire, rules, GROUPS) == {}
+        assert install(wire, rules) == {}
         check_round_trip(wire, rules)
-
-
-def test_groups_come_back(ovs: Sandbox, bridge: str) -> None:
-    ovs.ofctl("add-group", bridge, "group_id=1,type=indirect,bucket=actions=output:1")
-    with Wire(ovs.management(bridge)) as wire:
-        assert install(wire, (), GROUPS) == {}
-        bodies = wire.ask(requests.group_desc(next(wire.xids)))
-    assert dict(pair for body in bodies for pair in decode_groups(body)) == {g.id: g.actions for g in GROUPS}
 
 
 def test_ovs_ofctl_text_means_the_same_bytes(ovs: Sandbox, bridge: str) -> None:
@@ -148,8 +131,6 @@ def test_ovs_ofctl_text_means_the_same_bytes(ovs: Sandbox, bridge: str) -> None:
     rules = shapes()
     flows = ovs.directory / f"{bridge}.flows"
     flows.write_text("".join(ovs_ofctl_text(r) + "\n" for r in rules))
-    for group in GROUPS:
-        ovs.ofctl("add-group", bridge, group_text(group))
     ovs.ofctl("add-flows", bridge, str(flows))
     with Wire(ovs.management(bridge)) as wire:
         check_round_trip(wire, rules)

@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from ovs_wire import Wire
 
 from fsctl.model import format_mac
-from fsctl.openflow import flow_mod, group_mod
+from fsctl.openflow import flow_mod
 from fsctl.rules import (
     Action,
     CheckLarger,
     DecTtl,
     Field,
     GotoTable,
-    Group,
-    GroupChange,
     Learn,
     Normal,
     Output,
-    Resubmit,
     Rule,
     RuleChange,
     RuleKey,
     SetField,
-    ToGroup,
 )
 from topologies.sandbox import Sandbox
 
@@ -58,10 +54,8 @@ class Pair:
         self.install("br-b", Rule(RuleKey(0, 1, ()), NORMAL), Rule(RuleKey(0, 9, (Field("in_port", PATCH),)), (GotoTable(2),)),
                      Rule(RuleKey(2, 10, (Field("eth_src", R2),)), (SetField("in_port", 2), Normal())))  # fmt: skip
 
-    def install(self, bridge: str, *rules: Rule, groups: tuple[Group, ...] = ()) -> None:
+    def install(self, bridge: str, *rules: Rule) -> None:
         with Wire(self.ovs.management(bridge)) as wire:
-            for group in groups:
-                wire.send(group_mod(GroupChange(group.id, group.actions), next(wire.xids)))
             for rule in rules:
                 wire.send(flow_mod(RuleChange(rule.key, rule.actions), next(wire.xids)))
             assert wire.errors() == {}
@@ -114,31 +108,28 @@ def entry(*actions: Action) -> tuple[Rule, ...]:
 
 
 REWRITE = f"set(eth(src={format_mac(R2)},dst={format_mac(B)}))"
-BY_GROUP = entry(ToGroup(7))
-THROUGH_GROUP = (Group(7, (SetField("reg1", 7), Resubmit(3))),)
+BY_WAY = entry(SetField("reg1", 7), GotoTable(3))
 
 
 def effect(*actions: Action, table: int = 3) -> Rule:
     return Rule(RuleKey(table, 10, (IP, Field("reg1", 7))), actions)
 
 
-def install_by_group(pair: Pair) -> None:
-    pair.install("br-a", *BY_GROUP, effect(*CHAIN), groups=THROUGH_GROUP)
+def install_chain(pair: Pair) -> None:
+    pair.install("br-a", *BY_WAY, effect(*CHAIN))
 
 
-def install_by_register(pair: Pair) -> None:
-    pair.install("br-a", *entry(SetField("reg1", 7), GotoTable(3)), effect(*CHAIN))
-
-
-@pytest.mark.parametrize("how", [install_by_group, install_by_register])
-def test_one_lookup_does_the_whole_chain_and_crosses_to_the_peer_bridge(pair: Pair, how: Callable[[Pair], None]) -> None:
-    how(pair)
+def test_one_lookup_does_the_whole_chain_and_crosses_to_the_peer_bridge(pair: Pair) -> None:
+    install_chain(pair)
     pair.meet()
     assert pair.trace() == f"{REWRITE},set(ipv4(ttl=61)),{pair.datapath_port['br-b-p1']}"
 
 
 def test_a_group_bucket_is_an_action_set(pair: Pair) -> None:
-    """Why chains are not in buckets: of three dec_ttl one is done, check_pkt_larger not at all, without a word."""
+    """Why ways are rules and not groups (docs/decisions/0001-ways.md).
+
+    Of three dec_ttl one is done, check_pkt_larger not at all, without a word.
+    """
     pair.ovs.ofctl("add-group", "br-a", "group_id=5,type=indirect,bucket=actions=check_pkt_larger(1000)->NXM_NX_REG0[0],"
                    "dec_ttl,dec_ttl,dec_ttl,output:3")  # fmt: skip
     pair.ovs.ofctl("add-flow", "br-a", "actions=group:5")
@@ -147,8 +138,8 @@ def test_a_group_bucket_is_an_action_set(pair: Pair) -> None:
 
 
 def test_too_long_goes_to_the_router_and_the_rest_down_the_chain(pair: Pair) -> None:
-    pair.install("br-a", *BY_GROUP, effect(CheckLarger(MTU_FRAME), Resubmit(4)), effect(*CHAIN, table=4),
-                 Rule(RuleKey(4, 20, (Field("reg0", 1, 1),)), NORMAL), groups=THROUGH_GROUP)  # fmt: skip
+    pair.install("br-a", *BY_WAY, effect(CheckLarger(MTU_FRAME), GotoTable(4)), effect(*CHAIN, table=4),
+                 Rule(RuleKey(4, 20, (Field("reg0", 1, 1),)), NORMAL))  # fmt: skip
     pair.meet()
     router, host = pair.datapath_port["br-a-p2"], pair.datapath_port["br-b-p1"]
     assert pair.trace() == f"check_pkt_len(size={MTU_FRAME},gt({router}),le({REWRITE},set(ipv4(ttl=61)),{host}))"
@@ -156,7 +147,7 @@ def test_too_long_goes_to_the_router_and_the_rest_down_the_chain(pair: Pair) -> 
 
 def test_a_ttl_too_small_for_the_chain_reaches_nobody(pair: Pair) -> None:
     """Why the guard: OVS stops at the dec_ttl that would give 0, and punts."""
-    install_by_group(pair)
+    install_chain(pair)
     pair.meet()
     assert "userspace" in pair.trace(ttl=3)
     assert pair.datapath_port["br-b-p1"] not in pair.trace(ttl=3).split(",")
@@ -164,7 +155,7 @@ def test_a_ttl_too_small_for_the_chain_reaches_nobody(pair: Pair) -> None:
 
 def test_a_bypassed_sender_stays_known_and_is_not_flooded(pair: Pair) -> None:
     """Learn: NORMAL with the sender's own address as destination learns it, and has nowhere to send to."""
-    install_by_group(pair)
+    install_chain(pair)
     pair.send("br-b", 1, B, R2)
     before = pair.sent("br-a")
     pair.ovs.appctl("fdb/flush", "br-a")
@@ -176,7 +167,7 @@ def test_a_bypassed_sender_stays_known_and_is_not_flooded(pair: Pair) -> None:
 
 
 def test_a_routers_mac_is_learned_on_its_own_port_of_the_last_bridge(pair: Pair) -> None:
-    install_by_group(pair)
+    install_chain(pair)
     pair.send("br-b", 1, B, R2)
     pair.send("br-a", 1, A, R1, BEYOND)
     assert pair.known_at("br-b", R2) == "2"
@@ -185,7 +176,7 @@ def test_a_routers_mac_is_learned_on_its_own_port_of_the_last_bridge(pair: Pair)
 
 def test_normal_never_floods_into_a_link_and_output_still_uses_it(pair: Pair) -> None:
     """tag=4095 on patch ports."""
-    install_by_group(pair)
+    install_chain(pair)
     pair.send("br-b", 1, B, R2)
     pair.send("br-a", 1, A, 0xFFFF_FFFF_FFFF)
     assert pair.sent("br-a") == {"LOCAL": 1, "1": 0, "2": 1, "3": 1, "100": 0}
@@ -194,6 +185,6 @@ def test_normal_never_floods_into_a_link_and_output_still_uses_it(pair: Pair) ->
 
 
 def test_an_unknown_destination_behind_the_chain_is_flooded_there_but_not_back(pair: Pair) -> None:
-    install_by_group(pair)
+    install_chain(pair)
     pair.send("br-a", 1, A, R1, BEYOND)
     assert pair.sent("br-b") == {"LOCAL": 1, "1": 1, "2": 0, "3": 1, "100": 0}

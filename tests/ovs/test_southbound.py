@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from fsctl.errors import UnavailableError
 from fsctl.openflow import bundle_add, bundle_control, const, flow_mod, ovs_ofctl_text
 from fsctl.reconcile import diff
 from fsctl.rules import (
+    EGRESS,
     FLOW_SWITCH,
     WAYS,
     Action,
@@ -24,19 +26,19 @@ from fsctl.rules import (
     GotoTable,
     Normal,
     Output,
+    Resubmit,
     Rule,
     RuleChange,
     RuleKey,
     RuleTable,
     SetField,
-    ToGroup,
 )
 from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
 
 IP = Field("eth_type", 0x0800)
-ROUTER = Field("eth_dst", 0x0200_0000_0101)
+ROUTER, MAC = Field("eth_dst", 0x0200_0000_0101), 0x0200_0000_0102
 NORMAL: tuple[Action, ...] = (Normal(),)
 
 
@@ -52,13 +54,20 @@ def key(n: int, length: int = 24) -> RuleKey:
     return RuleKey(FLOW_SWITCH, 1000 + 2 * length, (ROUTER, IP, Field("ipv4_dst", (10 << 24) + (n << 8), mask)))
 
 
-def table(count: int, group: int = 1) -> RuleTable:
-    rules: dict[RuleKey, tuple[Action, ...]] = {key(n): (ToGroup(group),) for n in range(count)}
+def table(count: int, way: int = 1) -> RuleTable:
+    rules: dict[RuleKey, tuple[Action, ...]] = {key(n): (SetField("reg1", way), GotoTable(WAYS)) for n in range(count)}
     rules[RuleKey(0, 1, ())] = NORMAL
     rules[RuleKey(0, 3, (ROUTER, IP))] = (GotoTable(1),)
     rules[RuleKey(1, 0, ())] = NORMAL
-    bucket = (DecTtl(1), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01), Output(2))
-    return RuleTable(rules, {group: bucket})
+    rules[RuleKey(WAYS, 0, ())] = NORMAL
+    chain = (DecTtl(1), SetField("eth_src", MAC), SetField("eth_dst", 0x0200_0000_0B01), Output(2))
+    rules[RuleKey(WAYS, 10, (IP, Field("reg1", way)))] = chain
+    return RuleTable(rules)
+
+
+def limit_flow_switch(ovs: Sandbox, bridge: str, flows: int) -> None:
+    ovs.vsctl("--", "--id=@t", "create", "Flow_Table", f"flow_limit={flows}", "overflow_policy=refuse", "--",
+              "set", "bridge", bridge, "flow_tables:1=@t")  # fmt: skip
 
 
 def reconcile(driver: Driver, bridge: str, desired: RuleTable) -> None:
@@ -66,7 +75,7 @@ def reconcile(driver: Driver, bridge: str, desired: RuleTable) -> None:
 
 
 def test_from_nothing_to_something_to_something_else(driver: Driver, connected: str) -> None:
-    for desired in (table(50), table(20, group=2), RuleTable(), table(3)):
+    for desired in (table(50), table(20, way=2), RuleTable(), table(3)):
         reconcile(driver, connected, desired)
         installed, foreign = driver.dump(connected)
         assert (installed, foreign) == (desired, [])
@@ -75,12 +84,10 @@ def test_from_nothing_to_something_to_something_else(driver: Driver, connected: 
 
 def test_rules_of_others_are_shown_and_left_alone(ovs: Sandbox, driver: Driver, connected: str) -> None:
     ovs.ofctl("add-flow", connected, "cookie=0x7,priority=100,ip,nw_ttl=9,actions=drop")
-    ovs.ofctl("add-group", connected, "group_id=1,type=all,bucket=actions=output:1")
     reconcile(driver, connected, table(5))
     assert driver.dump(connected)[1] == ["cookie=0x7,table=0,priority=100,ip,nw_ttl=9,actions=drop"]
     reconcile(driver, connected, RuleTable())
     assert "cookie=0x7" in ovs.ofctl("dump-flows", connected)
-    assert "group_id=1,type=all" in ovs.ofctl("dump-groups", connected)
 
 
 def test_a_rule_of_somebody_else_in_the_same_place_is_not_replaced(ovs: Sandbox, driver: Driver, connected: str) -> None:
@@ -97,39 +104,45 @@ def test_a_rule_of_somebody_else_in_the_same_place_is_not_replaced(ovs: Sandbox,
 
 
 def test_a_full_table_refuses_what_does_not_fit_and_takes_the_rest(ovs: Sandbox, driver: Driver, connected: str) -> None:
-    ovs.vsctl("--", "--id=@t", "create", "Flow_Table", "flow_limit=10", "overflow_policy=refuse", "--",
-              "set", "bridge", connected, "flow_tables:1=@t")  # fmt: skip
+    limit_flow_switch(ovs, connected, 10)
     desired = table(30)
     refused = driver.apply(connected, diff(desired, RuleTable(), connected).changes)
     assert {r.error for r in refused} == {"OFPFMFC_TABLE_FULL"}
     assert {(r.type, r.code) for r in refused} == {(5, 1)}
     installed = driver.dump(connected)[0]
     assert len([k for k in installed.rules if k.table == FLOW_SWITCH]) == 10
-    assert installed.groups == desired.groups
+    assert {k.table for k in desired.rules.keys() - installed.rules.keys()} == {FLOW_SWITCH}
     assert {r.key for r in refused} == desired.rules.keys() - installed.rules.keys()
     assert all(installed.rules[k] == desired.rules[k] for k in installed.rules)
 
 
 def test_an_error_is_matched_to_its_change_and_to_what_needs_it(driver: Driver, connected: str) -> None:
-    """dec_ttl wants a match on IP: the switch refuses that way, so no rule may lead there."""
-    bad = RuleChange(RuleKey(WAYS, 10, (Field("reg1", 9),)), (DecTtl(1), Output(2)))
-    good, needs = RuleChange(key(1), NORMAL), RuleChange(key(2), (SetField("reg1", 9), GotoTable(WAYS)))
-    refused = driver.apply(connected, [bad, good, needs])
-    assert [r.key for r in refused] == [bad.key, key(2)]
-    assert {r.error.split(",")[0] for r in refused} == {"OFPBAC_MATCH_INCONSISTENT"}
+    """dec_ttl wants a match on IP: the switch refuses that egress rule, so no way may deliver through it."""
+    bad = RuleChange(RuleKey(EGRESS, 10, (Field("eth_src", MAC),)), (DecTtl(1), Output(2)))
+    needs = RuleChange(RuleKey(WAYS, 10, (IP, Field("reg1", 9))), (DecTtl(1), SetField("eth_src", MAC), Resubmit(EGRESS)))
+    good = RuleChange(key(1), NORMAL)
+    refused = driver.apply(connected, [bad, needs, good])
+    assert [r.key for r in refused] == [bad.key, needs.key]
+    assert [r.error for r in refused] == ["OFPBAC_MATCH_INCONSISTENT", "OFPBAC_MATCH_INCONSISTENT, for what it needs"]
     assert driver.dump(connected)[0] == RuleTable({key(1): NORMAL})
 
 
-def test_a_rule_naming_a_missing_group_fails_at_the_commit_and_alone(driver: Driver, connected: str) -> None:
-    changes = [RuleChange(key(1), NORMAL), RuleChange(key(2), (ToGroup(77),)), RuleChange(key(3), NORMAL)]
-    (refused,) = driver.apply(connected, changes)
-    assert (refused.key, refused.error) == (key(2), "OFPBAC_BAD_OUT_GROUP")
-    assert driver.dump(connected)[0].rules == {key(1): NORMAL, key(3): NORMAL}
+def test_a_rule_stays_when_its_way_is_refused(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    """It leads to the slow path, and keeps its packets off the shorter prefix."""
+    bad = RuleChange(RuleKey(WAYS, 10, (Field("reg1", 9),)), (DecTtl(1), Output(2)))
+    miss = RuleChange(RuleKey(WAYS, 0, ()), NORMAL)
+    leads_there, shorter = RuleChange(key(2), (SetField("reg1", 9), GotoTable(WAYS))), RuleChange(key(0, 8), (Output(1),))
+    door = RuleChange(RuleKey(0, 1, ()), (GotoTable(FLOW_SWITCH),))
+    (refused,) = driver.apply(connected, [door, miss, bad, leads_there, shorter])
+    assert (refused.key, refused.error) == (bad.key, "OFPBAC_MATCH_INCONSISTENT")
+    trace = ovs.appctl("ofproto/trace", connected, "in_port=3,ip,dl_src=02:00:00:00:0a:01,dl_dst=02:00:00:00:01:01,nw_dst=10.0.2.5")
+    assert re.search(r"^ *3\. priority 0.*\n *NORMAL", trace, re.MULTILINE), trace
 
 
 def test_a_bundle_is_all_or_nothing(ovs: Sandbox, bridge: str) -> None:
     """What the retry rests on: a commit that fails has changed nothing."""
-    changes = [RuleChange(key(1), NORMAL), RuleChange(key(2), (ToGroup(77),))]
+    limit_flow_switch(ovs, bridge, 1)
+    changes = [RuleChange(key(1), NORMAL), RuleChange(key(2), NORMAL)]
     with Wire(ovs.management(bridge)) as wire:
         wire.send(bundle_control(const.BUNDLE_OPEN, 5, next(wire.xids)))
         bad = [next(wire.xids), next(wire.xids)]
@@ -137,7 +150,7 @@ def test_a_bundle_is_all_or_nothing(ovs: Sandbox, bridge: str) -> None:
             wire.send(bundle_add(flow_mod(change, xid), 5))
         commit = next(wire.xids)
         wire.send(bundle_control(const.BUNDLE_COMMIT, 5, commit))
-        assert wire.errors() == {bad[1]: "OFPBAC_BAD_OUT_GROUP", commit: "OFPBFC_MSG_FAILED"}
+        assert wire.errors() == {bad[1]: "OFPFMFC_TABLE_FULL", commit: "OFPBFC_MSG_FAILED"}
         assert wire.flow_entries() == []
 
 
@@ -150,7 +163,7 @@ def test_modifying_keeps_the_counters(ovs: Sandbox, driver: Driver, connected: s
     before = driver.counters(connected)
     assert before[key(1)][0] == 1
     assert before[key(0)] == (0, 0)
-    reconcile(driver, connected, table(2, group=4))
+    reconcile(driver, connected, table(2, way=4))
     assert driver.counters(connected) == before
 
 

@@ -14,16 +14,13 @@ from fsctl.openflow import (
     FlowDecoder,
     bundle_add,
     decode_error,
-    decode_groups,
     decode_ports,
     error_name,
     flow_mod,
-    group_mod,
     message,
     ovs_ofctl_text,
 )
 from fsctl.openflow.actions import Opaque, decode_instructions, encode_actions, encode_instructions
-from fsctl.openflow.encode import runs_as_set
 from fsctl.openflow.match import decode_fields, encode_fields, encode_match
 from fsctl.rules import (
     COOKIE,
@@ -32,7 +29,6 @@ from fsctl.rules import (
     DecTtl,
     Field,
     GotoTable,
-    GroupChange,
     Learn,
     Normal,
     Output,
@@ -41,7 +37,6 @@ from fsctl.rules import (
     RuleChange,
     RuleKey,
     SetField,
-    ToGroup,
     match_of,
 )
 
@@ -82,7 +77,6 @@ actions = st.lists(
         st.sampled_from((Normal(), Learn())),
         st.integers(64, 65535).map(CheckLarger),
         st.integers(0, 253).map(Resubmit),
-        st.integers(0, 0x7FFF_FEFF).map(ToGroup),
     ),
     max_size=5,
 ).map(tuple)
@@ -157,8 +151,8 @@ def test_a_dump_is_read_whatever_shapes_come_in_whatever_order(
 
 @pytest.mark.parametrize(
     "decode",
-    [FlowDecoder().feed, lambda raw: list(decode_groups(raw)), lambda raw: list(decode_ports(raw))],
-    ids=["flows", "groups", "ports"],
+    [FlowDecoder().feed, lambda raw: list(decode_ports(raw))],
+    ids=["flows", "ports"],
 )
 def test_nonsense_is_an_error_and_no_endless_loop(decode: Callable[[bytes], object]) -> None:
     for length in (0, 4, 200):
@@ -179,29 +173,6 @@ def test_a_clone_of_another_kind_is_not_learn() -> None:
     assert isinstance(decode_instructions(struct.pack("!HH4x", 4, 8 + len(changed)) + changed)[0], Opaque)
 
 
-@pytest.mark.parametrize(
-    ("bucket", "good"),
-    [
-        ((DecTtl(1), SetField("eth_src", 2), SetField("eth_dst", 3), Output(1)), True),
-        ((SetField("reg1", 7), Resubmit(3)), True),
-        ((Normal(),), True),
-        ((), True),
-        ((DecTtl(2), Output(1)), False),
-        ((DecTtl(1), DecTtl(1), Output(1)), False),
-        ((CheckLarger(1514), Resubmit(3)), False),
-        ((Learn(), Output(1)), False),
-        ((Output(1), SetField("eth_src", 2)), False),
-    ],
-)
-def test_buckets_that_a_switch_would_not_run_as_written_are_not_sent(bucket: tuple[Action, ...], good: bool) -> None:
-    assert runs_as_set(bucket) == good
-    if good:
-        assert group_mod(GroupChange(1, bucket), 5)
-    else:
-        with pytest.raises(AssertionError, match="action set"):
-            group_mod(GroupChange(1, bucket), 5)
-
-
 def test_a_mask_that_ovs_would_not_give_back_is_our_own_mistake() -> None:
     for mask in (0, 0xFFFF_FFFF):
         with pytest.raises(AssertionError, match="canonical"):
@@ -220,7 +191,6 @@ def test_text_is_what_ovs_ofctl_writes() -> None:
 
 def test_errors_have_names() -> None:
     assert error_name(5, 1) == "OFPFMFC_TABLE_FULL"
-    assert error_name(6, 3) == "OFPGMFC_OUT_OF_GROUPS"
     assert error_name(17, 13) == "OFPBFC_MSG_FAILED"
     assert error_name(2, 10) == "OFPBAC_MATCH_INCONSISTENT"
     assert error_name(5, 99) == "OFPET_FLOW_MOD_FAILED code 99"

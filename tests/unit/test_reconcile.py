@@ -1,16 +1,14 @@
-"""Laws of the difference: it leads there, every step of the way is one that a switch takes, and every cut of it is safe."""
+"""Laws of the difference: it leads there, and every cut of it is safe; and what a refusal takes along."""
 
 from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsctl.errors import InvalidError
-from fsctl.openflow.errors import OUT_OF_GROUPS, TABLE_FULL, OpenFlowError
-from fsctl.reconcile import Change, apply, dependents, diff, order
+from fsctl.openflow.errors import TABLE_FULL, OpenFlowError
+from fsctl.reconcile import apply, dependents, diff, order
 from fsctl.rules import (
     EGRESS,
     FLOW_SWITCH,
@@ -22,7 +20,6 @@ from fsctl.rules import (
     DecTtl,
     Field,
     GotoTable,
-    GroupChange,
     Normal,
     Output,
     Resubmit,
@@ -30,7 +27,6 @@ from fsctl.rules import (
     RuleKey,
     RuleTable,
     SetField,
-    ToGroup,
     Update,
 )
 from fsctl.southbound.refusal import FOREIGN, Refusals
@@ -57,16 +53,15 @@ def by_register(n: int) -> RuleKey:
 
 @st.composite
 def tables(draw: st.DrawFn) -> RuleTable:
-    """Small pools, so that two tables share places and groups."""
-    groups = draw(st.dictionaries(st.integers(1, 4), st.sampled_from((NORMAL, (Output(1),), (DecTtl(1), Output(2))))))
-    choices = st.sampled_from((NORMAL, (), (Output(3),), *((ToGroup(n),) for n in groups)))
+    """Small pools, so that two tables share places."""
+    choices = st.sampled_from((NORMAL, (), (Output(3),), (DecTtl(1), Output(2)), (SetField("reg1", 1), GotoTable(WAYS))))
     places = st.one_of(
         st.builds(flow, st.integers(0, 5), st.sampled_from((R1, R2)), st.sampled_from((0, 1000, 1048))),
         st.builds(guard, st.sampled_from((R1, R2)), st.sampled_from((1, 6))),
         st.builds(egress, st.sampled_from((R1, R2))),
         st.builds(by_register, st.integers(1, 4)),
     )
-    return RuleTable(draw(st.dictionaries(places, choices, max_size=12)), groups)
+    return RuleTable(draw(st.dictionaries(places, choices, max_size=12)))
 
 
 @given(tables(), tables())
@@ -80,87 +75,79 @@ def test_the_difference_leads_from_one_to_the_other(have: RuleTable, want: RuleT
 @given(tables(), tables())
 def test_a_difference_is_as_small_as_can_be(have: RuleTable, want: RuleTable) -> None:
     kept = sum(have.rules[k] == a for k, a in want.rules.items() if k in have.rules)
-    kept += sum(have.groups[n] == a for n, a in want.groups.items() if n in have.groups)
-    places = len(have.rules.keys() | want.rules.keys()) + len(have.groups.keys() | want.groups.keys())
-    assert len(diff(want, have, "br-a").changes) == places - kept
+    assert len(diff(want, have, "br-a").changes) == len(have.rules.keys() | want.rules.keys()) - kept
 
 
 @given(tables(), tables(), st.randoms(use_true_random=False))
-def test_changes_in_any_order_come_into_one_that_a_switch_takes(have: RuleTable, want: RuleTable, rnd: random.Random) -> None:
+def test_changes_in_any_order_lead_to_the_same(have: RuleTable, want: RuleTable, rnd: random.Random) -> None:
     changes = diff(want, have, "br-a").changes
     rnd.shuffle(changes)
     assert apply(Update("br-a", order(changes)), have) == want
 
 
 @given(tables(), tables())
-def test_wherever_the_way_is_cut_rules_name_groups_that_are_there(have: RuleTable, want: RuleTable) -> None:
-    """And no rule that shall stay is lost on the way, which deleting its group would do."""
+def test_wherever_the_way_is_cut_no_rule_that_shall_stay_is_missing(have: RuleTable, want: RuleTable) -> None:
     changes, table = diff(want, have, "br-a").changes, have
     for change in changes:
         table = apply(Update("br-a", [change]), table)
-        assert {a.group for acts in table.rules.values() for a in acts if isinstance(a, ToGroup)} <= table.groups.keys()
         assert have.rules.keys() & want.rules.keys() <= table.rules.keys()
 
 
-def kinds(changes: list[Change]) -> list[str]:
+def kinds(changes: list[RuleChange]) -> list[str]:
     names = {GUARD: "guard", FLOW_SWITCH: "flow", EGRESS: "egress", MTU: "mtu", WAYS: "ways"}
-    return [
-        ("-" if c.actions is None else "+") + ("group" if isinstance(c, GroupChange) else names[c.key.table]) for c in changes
-    ]
+    return [("-" if c.actions is None else "+") + names[c.key.table] for c in changes]
 
 
 def test_the_order_of_kinds() -> None:
     keys = [flow(1), guard(R1), by_register(1), egress(R1), way(1)]
-    changes: list[Change] = [GroupChange(1, None), GroupChange(2, NORMAL)]
-    changes += [RuleChange(k, None, False) for k in keys] + [RuleChange(k, NORMAL) for k in keys]
+    changes = [RuleChange(k, None, False) for k in keys] + [RuleChange(k, NORMAL) for k in keys]
     assert kinds(order(changes)) == [
-        "+group", "+egress", "+mtu", "+ways", "+guard", "+flow", "-flow", "-ways", "-mtu", "-guard", "-egress", "-group",
+        "+egress", "+mtu", "+ways", "+guard", "+flow", "-flow", "-ways", "-mtu", "-guard", "-egress",
     ]  # fmt: skip
 
 
 def test_more_specific_rules_come_first_and_a_tables_else_before_all() -> None:
     keys = [flow(1, priority=p) for p in (1000, 1064, 0, 5000)]
-    assert [c.key.priority for c in order([RuleChange(k, NORMAL) for k in keys])] == [0, 5000, 1064, 1000]  # type: ignore[union-attr]
-    assert [c.key.priority for c in order([RuleChange(k, None, False) for k in keys])] == [1000, 1064, 5000, 0]  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [RuleChange(flow(1), (ToGroup(9),)), GroupChange(1, NORMAL, True), GroupChange(9, NORMAL, False)],
-    ids=["rule without its group", "group added twice", "group modified before it is there"],
-)
-def test_apply_refuses_what_a_switch_refuses(change: Change) -> None:
-    with pytest.raises(InvalidError):
-        apply(Update("br-a", [change]), RuleTable({}, {1: NORMAL}))
+    assert [c.key.priority for c in order([RuleChange(k, NORMAL) for k in keys])] == [0, 5000, 1064, 1000]
+    assert [c.key.priority for c in order([RuleChange(k, None, False) for k in keys])] == [1000, 1064, 5000, 0]
 
 
 def way(n: int, table: int = WAYS) -> RuleKey:
     return RuleKey(table, 10, (Field("eth_type", 0x0800), Field("reg1", n)))
 
 
-def test_what_needs_a_refused_way_goes_with_it() -> None:
-    """Way 5 watches an MTU, so it is refused with its second half; way 6 does not."""
+def test_a_rule_stays_when_its_way_is_refused_and_a_way_when_its_second_half_is() -> None:
+    """They lead to the slow path then. Without them their packets would follow a shorter prefix."""
     after_check, check = RuleChange(way(5, MTU), (Output(2),)), RuleChange(way(5), (CheckLarger(1414), GotoTable(MTU)))
     plain = RuleChange(way(6), (Output(2),))
     rule, other = (RuleChange(flow(n), (SetField("reg1", n), GotoTable(WAYS))) for n in (5, 6))
-    changes: list[Change] = [after_check, check, plain, rule, other]
-    assert dependents([after_check], changes) == [check, rule]
-    assert dependents([plain], changes) == [other]
-    assert dependents([rule], changes) == []
-    assert dependents([RuleChange(way(5), None, False)], changes) == []
-    too_large = RuleChange(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), NORMAL)
-    assert dependents([too_large], changes) == [check, rule]
+    changes = [after_check, check, plain, rule, other]
+    for refused in changes:
+        assert dependents([refused], changes) == []
+    assert dependents([after_check, check, plain], changes) == []
 
 
-def test_what_needs_a_refused_group_goes_with_it() -> None:
-    group, rule, other = GroupChange(5, NORMAL), RuleChange(flow(1), (ToGroup(5),)), RuleChange(flow(2), (ToGroup(6),))
-    assert dependents([group], [group, rule, other]) == [rule]
-    assert dependents([GroupChange(5, None)], [rule]) == []
+def test_nobody_is_led_to_a_table_whose_else_is_refused() -> None:
+    """It would drop what it does not know: refused ways, for one."""
+    check, plain = RuleChange(way(5), (CheckLarger(1414), GotoTable(MTU))), RuleChange(way(6), (Output(2),))
+    rule, hole = RuleChange(flow(5), (SetField("reg1", 5), GotoTable(WAYS))), RuleChange(flow(6), NORMAL)
+    door = RuleChange(guard(R1, priority=3), (GotoTable(FLOW_SWITCH),))
+    changes = [check, plain, rule, hole, door]
+    led_there = {WAYS: [rule], MTU: [check], FLOW_SWITCH: [door]}
+    for table, hindered in led_there.items():
+        assert dependents([RuleChange(RuleKey(table, 0, ()), NORMAL)], changes) == hindered
+        assert dependents([RuleChange(RuleKey(table, 0, ()), None, False)], changes) == []
+
+
+def test_no_chain_for_the_short_while_the_long_are_not_kept_off() -> None:
+    too_long, half = RuleChange(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), NORMAL), RuleChange(way(5, MTU), (Output(2),))
+    check, miss = RuleChange(way(5), (CheckLarger(1414), GotoTable(MTU))), RuleChange(RuleKey(MTU, 0, ()), NORMAL)
+    assert dependents([too_long], [too_long, half, check, miss]) == [half]
 
 
 def test_no_bypass_without_its_guard() -> None:
     to_r1, to_r2, hole = RuleChange(flow(1), NORMAL), RuleChange(flow(1, R2), NORMAL), RuleChange(flow(2), None, False)
-    changes: list[Change] = [to_r1, to_r2, hole]
+    changes: list[RuleChange] = [to_r1, to_r2, hole]
     assert dependents([RuleChange(guard(R1), NORMAL)], changes) == [to_r1]
     assert dependents([RuleChange(RuleKey(GUARD, 7, (Field("ipv4_dst", 1),)), NORMAL)], changes) == [to_r1, to_r2]
     assert dependents([RuleChange(guard(R1, priority=3), (GotoTable(FLOW_SWITCH),))], changes) == []
@@ -175,7 +162,7 @@ def test_no_way_into_a_missing_egress_rule() -> None:
 
 
 def test_a_full_table_takes_the_later_additions_to_it_along() -> None:
-    changes: list[Change] = [RuleChange(guard(R2), NORMAL), *(RuleChange(flow(n), NORMAL) for n in range(1, 6))]
+    changes: list[RuleChange] = [RuleChange(guard(R2), NORMAL), *(RuleChange(flow(n), NORMAL) for n in range(1, 6))]
     changes[3], changes[5] = RuleChange(flow(3), (), False), RuleChange(flow(5), None, False)
     refusals = Refusals(changes)
     refusals.refuse({2: OpenFlowError(9, *TABLE_FULL)})
@@ -183,19 +170,8 @@ def test_a_full_table_takes_the_later_additions_to_it_along() -> None:
     assert [(r.key, r.error) for r in refusals.rejections] == [(flow(n), "OFPFMFC_TABLE_FULL") for n in (2, 4)]
 
 
-def test_groups_that_do_not_fit_take_their_rules_along() -> None:
-    changes: list[Change] = [GroupChange(1, NORMAL), GroupChange(2, NORMAL), RuleChange(flow(1), (ToGroup(1),)),
-                             RuleChange(flow(2), (ToGroup(2),))]  # fmt: skip
-    refusals = Refusals(changes)
-    refusals.refuse({1: OpenFlowError(9, *OUT_OF_GROUPS)})
-    assert refusals.changes == [changes[0], changes[2]]
-    assert [r.key for r in refusals.rejections] == [flow(2)]
-    assert refusals.refused_groups == [(2, "OFPGMFC_OUT_OF_GROUPS")]
-    assert {(r.type, r.code) for r in refusals.rejections} == {OUT_OF_GROUPS}
-
-
 def test_only_additions_keep_off_what_others_hold() -> None:
-    changes: list[Change] = [RuleChange(flow(1), NORMAL), RuleChange(flow(2), NORMAL, False), RuleChange(flow(3), NORMAL)]
+    changes: list[RuleChange] = [RuleChange(flow(1), NORMAL), RuleChange(flow(2), NORMAL, False), RuleChange(flow(3), NORMAL)]
     refusals = Refusals(changes)
     refusals.keep_off({flow(1), flow(2)})
     assert refusals.changes == changes[1:]

@@ -23,7 +23,6 @@ from fsctl.rules import (
     Resubmit,
     RuleKey,
     SetField,
-    ToGroup,
     match_of,
 )  # fmt: skip
 from fsctl.schema.packets import packet_json, read_packet
@@ -120,7 +119,6 @@ ACTIONS: list[tuple[Action, Any, str]] = [
     (Learn(), {"learn": "eth_src"}, "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)"),
     (CheckLarger(1514), {"check_pkt_larger": 1514}, "check_pkt_larger(1514)->NXM_NX_REG0[0]"),
     (Resubmit(3), {"resubmit": 3}, "resubmit(,3)"),
-    (ToGroup(9), {"group": 9}, "group:9"),
     (GotoTable(1), {"goto_table": 1}, "goto_table:1"),
 ]
 

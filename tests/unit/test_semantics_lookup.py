@@ -23,7 +23,6 @@ from fsctl.rules import (
     RuleKey,
     RuleTable,
     SetField,
-    ToGroup,
 )
 from fsctl.semantics import Delivery, Outcome, lookup
 
@@ -83,11 +82,6 @@ def test_goto_and_resubmit_go_on_with_what_has_been_set() -> None:
     assert run(SetField("reg1", 7), Resubmit(1), Normal(), more=more).deliveries == (changed,)
     assert run(SetField("reg1", 8), Resubmit(1), Normal(), more=more).deliveries == (Delivery(PACKET),)
     assert run(SetField("reg1", 7), GotoTable(1), more=more).deliveries == ()
-
-
-def test_a_bucket_works_on_a_copy() -> None:
-    more = RuleTable(groups={4: (SetField("eth_dst", 0xE), Output(3))})
-    assert run(ToGroup(4), Normal(), more=more).deliveries == (Delivery(replace(PACKET, eth_dst=0xE), 3), Delivery(PACKET))
 
 
 @pytest.mark.parametrize(("frame_bytes", "larger"), [(113, 1), (114, 0), (115, 0)])
