@@ -17,12 +17,12 @@ from typing import Protocol
 from fsctl.compiler import Compiler
 from fsctl.config import Config
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
-from fsctl.inventory import Inventory
-from fsctl.model import Bridge, Forward, Network, Packet
+from fsctl.inventory import Inventory, known_part, unlinked
+from fsctl.model import Forward, Network, Packet
 from fsctl.pipeline import Layout
 from fsctl.runtime import Runtime
+from fsctl.sessions import Sessions
 from fsctl.status import (
     BridgeStatus,
     FlowStatus,
@@ -69,13 +69,14 @@ class Controller:
         self.config, self._store, self._links, self._runtime = config, store, links, runtime
         stored = store.load()
         self.revision = stored.revision
-        self._fibs = {name: _known(config, name, stored.fibs.get(name)) for name in config.routers}
+        self._fibs = {name: known_part(config, name, stored.fibs.get(name)) for name in config.routers}
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
         self.network = self.inventory.network(self._fibs)
         self.compiler = Compiler(self.network, runtime.pause)
         self.layout = Layout(self.network, self.compiler)
         self.installer = Installer(runtime)
         self.views = Views(self)
+        self.sessions = Sessions(store, runtime.now)
         self._queue: deque[Job] = deque()
         self._awake = runtime.event()
         self._asked_links: set[frozenset[str]] = set()
@@ -160,17 +161,30 @@ class Controller:
         retry_at = self._runtime.now() + RETRY_S
         while not self._stopped:
             if not self._queue:
-                self._awake.wait(0.25 if self._waiting or self._starting_until else RETRY_S)
+                self._awake.wait(self._patience())
             self._awake.clear()
             while self._queue:
                 self._one(self._next())
                 self._settle()
             self._settle()
+            self._withdraw_expired()
             self._close()
             self._answer()
             if self._runtime.now() >= retry_at:
                 retry_at = self._runtime.now() + RETRY_S
                 self._retry()
+
+    def _patience(self) -> float:
+        """Seconds until there is something to look at, if nothing comes in."""
+        if self._waiting or self._starting_until is not None:
+            return 0.25
+        return max(0.0, min(RETRY_S, self.sessions.next_end() - self._runtime.now() + 0.01))
+
+    def _withdraw_expired(self) -> None:
+        """Routers whose agents have not been heard of in time lose their FIB."""
+        for router in self.sessions.expired():
+            _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
+            self._do(Submitted(Write(router, (), replace=True), Pending(self._runtime)))
 
     def stop(self) -> None:
         """End `run` after the job at hand. The switches keep their rules."""
@@ -258,7 +272,7 @@ class Controller:
         network = self.inventory.network(self._fibs)
         if network.routers == self.network.routers and network.bridges == self.network.bridges:
             return
-        if network.routers == self.network.routers and _unlinked(network) == _unlinked(self.network):
+        if network.routers == self.network.routers and unlinked(network) == unlinked(self.network):
             self.network = network
             self.compiler.rewire(network)
             self.installer.apply(self.layout, self.layout.rewire(network))
@@ -366,24 +380,3 @@ class Controller:
         result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
         ticket.committed(result)
         self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
-
-
-def _unlinked(network: Network) -> dict[str, Bridge]:
-    """The bridges but for their patch links."""
-    return {name: replace(bridge, links={}) for name, bridge in network.bridges.items()}
-
-
-def _known(config: Config, router: str, stored: Fib | None) -> Fib:
-    """A stored FIB without the delegations at interfaces that are no longer configured."""
-    fib = stored or Fib()
-    interfaces = config.routers[router].interfaces
-    lost = [
-        d.match
-        for d in fib
-        if d.match.in_port not in interfaces or (isinstance(d.verdict, Forward) and d.verdict.out not in interfaces)
-    ]
-    for match in lost:
-        fib.discard(match)
-    if lost:
-        _LOG.warning("router %s: %d stored delegations name interfaces that are not configured", router, len(lost))
-    return fib

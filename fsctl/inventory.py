@@ -6,15 +6,17 @@ belong to the interface, and only `ofport` and `up` follow the port.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fsctl.config import Config, InterfaceConfig
 from fsctl.fib import Fib
-from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.model import Address, Bridge, Forward, Interface, Network, Router
 from fsctl.status import OvsdbView, Port
 
+_LOG = logging.getLogger(__name__)
 Override = tuple[tuple[Address, ...] | None, int | None]
 """What a router said of its interface over REST: addresses, MTU; None: nothing, the configuration holds."""
 
@@ -108,3 +110,24 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
         )
         for name, router in routers.items()
     }
+
+
+def unlinked(network: Network) -> dict[str, Bridge]:
+    """The bridges but for their patch links."""
+    return {name: replace(bridge, links={}) for name, bridge in network.bridges.items()}
+
+
+def known_part(config: Config, router: str, stored: Fib | None) -> Fib:
+    """A stored FIB without the delegations at interfaces that are no longer configured."""
+    fib = stored or Fib()
+    interfaces = config.routers[router].interfaces
+    lost = [
+        d.match
+        for d in fib
+        if d.match.in_port not in interfaces or (isinstance(d.verdict, Forward) and d.verdict.out not in interfaces)
+    ]
+    for match in lost:
+        fib.discard(match)
+    if lost:
+        _LOG.warning("router %s: %d stored delegations name interfaces that are not configured", router, len(lost))
+    return fib

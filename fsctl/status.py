@@ -146,6 +146,51 @@ class NexthopMove:
     new: int
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """An agent opens or renews its session. `reasons` say what it does not delegate, and why (for people)."""
+
+    router: str
+    id: str
+    lease_s: float
+    grace_s: float = 0.0
+    reasons: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An agent's hold on a router: last heard of at `beat`. `is_synced`: it has replaced the whole FIB; `seq`: its last write."""
+
+    router: str
+    id: str
+    lease_s: float
+    grace_s: float
+    beat: float
+    reasons: tuple[Mapping[str, object], ...] = ()
+    is_synced: bool = False
+    seq: int = 0
+
+    def is_over(self, now: float) -> bool:
+        """The lease has run out; what was delegated is held for the grace."""
+        return now > self.beat + self.lease_s
+
+    @property
+    def ends(self) -> float:
+        """When the FIB is withdrawn unless the agent is heard of."""
+        return self.beat + self.lease_s + self.grace_s
+
+
+class SessionBook(Protocol):
+    """See `sessions.Sessions`."""
+
+    def get(self, router: str) -> Session | None: ...
+    def open(self, request: SessionRequest) -> Session: ...
+    def admit(
+        self, router: str, id: str | None, seq: int | None, *, replaces: bool = False, is_admin: bool = False
+    ) -> None: ...
+    def close(self, router: str, id: str) -> None: ...
+
+
 class Backend(Protocol):
     """The controller as northbound sees it. Unknown routers, interfaces: NotFoundError."""
 
@@ -153,6 +198,8 @@ class Backend(Protocol):
     def network(self) -> Network: ...
     @property
     def revision(self) -> int: ...
+    @property
+    def sessions(self) -> SessionBook: ...
     def write(self, write: Write) -> Ticket: ...
     def change_interface(self, change: InterfaceChange) -> Ticket: ...
     def move_nexthop(self, move: NexthopMove) -> Ticket: ...

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from fsctl.errors import FsctlError, StoreError
 from fsctl.fib import DROP_ID, PUNT_ID, Change, Fib, Key, Part, PartKey
 from fsctl.model import IPV4, PUNT, Address, FiveTuple, Forward, Verdict
-from fsctl.status import InterfaceChange
+from fsctl.status import InterfaceChange, Session
 from fsctl.store_file import MEMORY, Lock, open_file, open_memory, transaction
 
 
@@ -67,6 +67,15 @@ class Store(Protocol):
         """Make what a router says of its interface durable and return the revision."""
         ...
 
+    def load_sessions(self) -> dict[str, Session]:
+        """The sessions by router, last heard of at 0."""
+        ...
+
+    def commit_session(self, session: Session) -> None:
+        """Make a session's id, lease and grace durable."""
+        ...
+
+    def forget_session(self, router: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -131,6 +140,20 @@ class SqliteStore:
         with self._transaction() as db:
             db.execute(statement, (change.router, change.interface, addresses, change.mtu))
             return _next_revision(db)
+
+    def load_sessions(self) -> dict[str, Session]:
+        with self._transaction() as db:
+            rows = db.execute("SELECT router, id, lease_s, grace_s FROM session").fetchall()
+        return {router: Session(router, id_, lease_s, grace_s, 0.0) for router, id_, lease_s, grace_s in rows}
+
+    def commit_session(self, session: Session) -> None:
+        row = (session.router, session.id, session.lease_s, session.grace_s)
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?)", row)
+
+    def forget_session(self, router: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM session WHERE router = ?", (router,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -48,6 +48,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             router TEXT NOT NULL, name TEXT NOT NULL, addresses TEXT, mtu INTEGER,
             PRIMARY KEY (router, name)) WITHOUT ROWID""",
     ),
+    (
+        # Who speaks for a router, so that a router whose agent died while fsctl was away is withdrawn too.
+        """CREATE TABLE session (
+            router TEXT PRIMARY KEY, id TEXT NOT NULL, lease_s REAL NOT NULL, grace_s REAL NOT NULL) WITHOUT ROWID""",
+    ),
 )
 """What takes the file from format n to n + 1; the format is PRAGMA user_version. Steps are only ever added."""
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import falcon
 
-from fsctl.errors import UnavailableError
+from fsctl.errors import MalformedError, UnavailableError
 from fsctl.northbound import problems
 from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
 from fsctl.schema.answers import (
@@ -17,15 +17,17 @@ from fsctl.schema.answers import (
     flow_status_json,
     router_json,
     rule_status_json,
+    session_json,
     walk_json,
     write_result_json,
 )
-from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement
+from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement, read_seq, read_session
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
 from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, WriteResult
 
 _WAIT = {"wait": ("yes", "no")}
+_WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
 _BATCH = 500
 """Elements of a long answer that are written at once; between two batches others are served."""
 
@@ -52,9 +54,15 @@ class Resource:
     def body(self, req: falcon.Request) -> Json:
         return read_json(req, self.service.max_body)
 
+    def admit(self, req: falcon.Request, router: str, *, replaces: bool = False) -> None:
+        """Raises ConflictError where the write is not of the router's session, or too late (docs/agent.md)."""
+        given, principal = parameters(req, _WRITE), req.context.principal
+        seq = read_seq(given["seq"]) if "seq" in given else None
+        self.backend.sessions.admit(router, given.get("session"), seq, replaces=replaces, is_admin=principal.is_admin)
+
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
         """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
-        if parameters(req, _WAIT).get("wait") == "no":
+        if parameters(req, _WRITE).get("wait") == "no":
             result = ticket.stored(self.service.patience_s)
             resp.status = falcon.HTTP_202
         else:
@@ -70,7 +78,7 @@ class Routers(Resource):
         parameters(req, {})
         network, principal = self.backend.network, req.context.principal
         seen = [r for name, r in network.routers.items() if principal.router in (None, name)]
-        _send(resp, {"routers": [router_json(r, network.fibs.get(r.name)) for r in seen]})
+        _send(resp, {"routers": [router_json(r, network.fibs.get(r.name), self.backend.sessions.get(r.name)) for r in seen]})
 
 
 class OneRouter(Resource):
@@ -79,15 +87,15 @@ class OneRouter(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         parameters(req, {})
         network = self.backend.network
-        _send(resp, router_json(network.routers[router], network.fibs.get(router)))
+        _send(resp, router_json(network.routers[router], network.fibs.get(router), self.backend.sessions.get(router)))
 
 
 class OneInterface(Resource):
     """/v1/routers/{router}/interfaces/{interface}"""
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str, interface: str) -> None:
-        parameters(req, _WAIT)
         change = read_interface_change(router, interface, self.body(req))
+        self.admit(req, router)
         self.answer_write(req, resp, self.backend.change_interface(change))
 
 
@@ -101,18 +109,18 @@ class Flows(Resource):
         _stream(resp, head, "flows", flows)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        parameters(req, _WAIT)
         write = read_replacement(self.backend.network.routers[router], self.body(req))
+        self.admit(req, router, replaces=True)
         self.answer_write(req, resp, self.backend.write(write))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        parameters(req, _WAIT)
         write = read_patch(self.backend.network.routers[router], self.body(req))
+        self.admit(req, router)
         self.answer_write(req, resp, self.backend.write(write))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        parameters(req, _WAIT)
         no_body(req)
+        self.admit(req, router, replaces=True)
         self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
 
 
@@ -120,9 +128,25 @@ class Nexthops(Resource):
     """/v1/routers/{router}/nexthops: a neighbour has another MAC address."""
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        parameters(req, _WAIT)
         move = read_nexthop_move(self.backend.network.routers[router], self.body(req))
+        self.admit(req, router)
         self.answer_write(req, resp, self.backend.move_nexthop(move))
+
+
+class OneSession(Resource):
+    """/v1/routers/{router}/session: the agent's hold on the router."""
+
+    def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        parameters(req, {})
+        _send(resp, session_json(self.backend.sessions.open(read_session(router, self.body(req)))))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
+        no_body(req)
+        given = parameters(req, {**_WAIT, "session": ()})
+        if "session" not in given:
+            raise MalformedError("missing query parameter", field="session")
+        self.backend.sessions.close(router, given["session"])
+        self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
 
 
 class Bridges(Resource):
@@ -184,6 +208,7 @@ ROUTES: tuple[tuple[str, type[Resource]], ...] = (
     ("/v1/routers", Routers),
     ("/v1/routers/{router}", OneRouter),
     ("/v1/routers/{router}/flows", Flows),
+    ("/v1/routers/{router}/session", OneSession),
     ("/v1/routers/{router}/nexthops", Nexthops),
     ("/v1/routers/{router}/interfaces/{interface}", OneInterface),
     ("/v1/bridges", Bridges),

@@ -6,10 +6,13 @@ from fsctl.errors import InvalidError, TooLargeError
 from fsctl.model import MAX_MTU, MIN_MTU, Address, Router, parse_mac
 from fsctl.schema.flows import FlowReader
 from fsctl.schema.text import Json, array, fields, integer, one_of
-from fsctl.status import InterfaceChange, NexthopMove, Write
+from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
 
 MAX_ADDRESSES = 256
 """Addresses that one interface may have: each is a hole in every chain that passes the router."""
+
+MIN_LEASE_S, MAX_LEASE_S = 1.0, 3600.0
+MAX_SESSION_ID, MAX_REASONS, MAX_SEQ_DIGITS = 128, 1000, 18
 
 
 def read_replacement(router: Router, body: Json) -> Write:
@@ -50,6 +53,40 @@ def read_nexthop_move(router: Router, body: Json) -> NexthopMove:
         detail = f"expected the next hop's MAC address; this is {out.name}'s own"
         raise InvalidError(detail, field="new_eth_dst", value=members["new_eth_dst"])
     return NexthopMove(router.name, out.name, old, new)
+
+
+def read_seq(text: str) -> int:
+    """The number of a session's write, in a query; raises InvalidError."""
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_SEQ_DIGITS:
+        raise InvalidError("expected the number of the write: 1, 2, ...", field="seq", value=text)
+    return int(text)
+
+
+def read_session(router: str, body: Json) -> SessionRequest:
+    """The body of PUT /v1/routers/{r}/session; raises InvalidError."""
+    members = fields(body, "", ("id", "lease"), ("graceful_restart", "reasons"))
+    session = members["id"]
+    if not isinstance(session, str) or not 1 <= len(session) <= MAX_SESSION_ID:
+        raise InvalidError(f"expected 1 to {MAX_SESSION_ID} characters that the agent chose", field="id", value=session)
+    reasons = array(members.get("reasons", []), "reasons")
+    for n, reason in enumerate(reasons):
+        if not isinstance(reason, dict):
+            raise InvalidError("expected an object", field=f"reasons[{n}]", value=reason)
+    if len(reasons) > MAX_REASONS:
+        raise InvalidError(f"expected at most {MAX_REASONS}", field="reasons", value=len(reasons))
+    return SessionRequest(
+        router,
+        session,
+        _seconds(members["lease"], "lease", MIN_LEASE_S),
+        _seconds(members.get("graceful_restart", 0), "graceful_restart", 0.0),
+        tuple(r for r in reasons if isinstance(r, dict)),
+    )
+
+
+def _seconds(value: Json, field: str, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= MAX_LEASE_S:
+        raise InvalidError(f"expected seconds, {least:g} to {MAX_LEASE_S:g}", field=field, value=value)
+    return float(value)
 
 
 def _addresses(value: Json) -> tuple[Address, ...]:

@@ -14,6 +14,7 @@ from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Fib, change_of, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
+from fsctl.sessions import Sessions
 from fsctl.status import (
     INSTALLED,
     SLOW_PATH,
@@ -27,6 +28,7 @@ from fsctl.status import (
     Write,
     WriteResult,
 )
+from fsctl.store import SqliteStore
 
 
 def interface(*row: str, ofport: int) -> Interface:
@@ -82,6 +84,10 @@ class FakeBackend:
     refusal: FsctlError | None = None
     late: FsctlError | None = None
     result: WriteResult | None = None
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(SqliteStore(":memory:"), lambda: self.now)
 
     def write(self, write: Write) -> FakeTicket:
         if self.refusal is not None:

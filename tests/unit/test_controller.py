@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -11,12 +12,12 @@ from fsctl import reconcile
 from fsctl.config import Config, InterfaceConfig, RouterConfig
 from fsctl.controller import Controller
 from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
-from fsctl.fib import change_of
+from fsctl.fib import change_of, key_of
 from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
-from fsctl.pipeline import NORMAL, tables
+from fsctl.pipeline import NORMAL, flow_key, tables
 from fsctl.rules import EGRESS, FLOW_SWITCH, WAYS, RuleKey, RuleTable, Update
 from fsctl.runtime import Threads
-from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, Write
+from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, SessionRequest, Write, WriteResult
 from fsctl.store import SqliteStore
 
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
@@ -105,7 +106,7 @@ class Lab:
     def report(self) -> None:
         self.controller.ovsdb_changed(self.view())
 
-    def write(self, router: str, *flows: tuple[str, Verdict | None], replace: bool = False):
+    def write(self, router: str, *flows: tuple[str, Verdict | None], replace: bool = False) -> WriteResult:
         changes = [change_of(Match("eth0", Prefix.parse(text)), verdict) for text, verdict in flows]
         return self.controller.write(Write(router, changes, replace)).wait(10)
 
@@ -190,9 +191,6 @@ def test_port_down_withdraws_and_up_restores(lab: Lab) -> None:
 def test_refused_rule_is_not_left_to_a_shorter_prefix(lab: Lab) -> None:
     """10.1/16 goes elsewhere than 10/8: without its rule the packets must not follow 10/8's."""
     probe = lab.controller.compiler.planes[4].node_of["r", "eth0", None]
-    from fsctl.fib import key_of
-    from fsctl.pipeline import flow_key
-
     narrow = flow_key(probe, key_of(Prefix.parse("10.1.0.0/16")))
     wide = flow_key(probe, key_of(Prefix.parse("10.0.0.0/8")))
     lab.switches["x"].refuse.add(narrow)
@@ -318,3 +316,14 @@ def test_walk_names_hops_and_rule(lab: Lab) -> None:
     assert report.rule is not None
     assert report.rule.bridge == "x"
     assert report.rule.packets == 3
+
+
+def test_a_lease_that_runs_out_withdraws_the_fib(lab: Lab) -> None:
+    lab.controller.sessions.open(SessionRequest("r", "agent", 1.0))
+    lab.write("r", ("10.0.0.0/8", TO_S))
+    assert lab.flow_rules("x")
+    time.sleep(1.2)
+    lab.controller.sessions.open(SessionRequest("s", "wakes the loop", 60.0))
+    lab.check_in_step()
+    assert not lab.flow_rules("x")
+    assert lab.store.load_sessions().keys() == {"s"}

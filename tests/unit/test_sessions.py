@@ -1,0 +1,103 @@
+"""Leases: who may write, until when, and what is left when nobody is heard of."""
+
+from __future__ import annotations
+
+import pytest
+
+from fsctl.errors import ConflictError
+from fsctl.sessions import Sessions
+from fsctl.status import SessionRequest
+from fsctl.store import SqliteStore
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store() -> SqliteStore:
+    return SqliteStore(":memory:")
+
+
+@pytest.fixture
+def sessions(store: SqliteStore, clock: Clock) -> Sessions:
+    return Sessions(store, clock)
+
+
+def request(id: str = "a", lease: float = 10, grace: float = 0) -> SessionRequest:
+    return SessionRequest("r", id, lease, grace)
+
+
+def test_a_second_agent_is_refused_until_the_lease_is_over(sessions: Sessions, clock: Clock) -> None:
+    sessions.open(request("a", grace=5))
+    clock.now += 9
+    with pytest.raises(ConflictError):
+        sessions.open(request("b"))
+    sessions.open(request("a", grace=5))  # a heartbeat
+    clock.now += 9
+    with pytest.raises(ConflictError):
+        sessions.open(request("b"))
+    clock.now += 2
+    assert sessions.expired() == []  # held for the grace
+    assert not sessions.open(request("b")).is_synced
+
+
+def test_lease_over_then_grace_over(sessions: Sessions, clock: Clock) -> None:
+    sessions.open(request(grace=30))
+    clock.now += 10 + 30
+    assert sessions.expired() == []
+    clock.now += 0.1
+    assert sessions.expired() == ["r"]
+    assert sessions.expired() == []
+    with pytest.raises(ConflictError):
+        sessions.admit("r", "a", 1)
+
+
+def test_writes_renew_the_lease_and_come_in_order(sessions: Sessions, clock: Clock) -> None:
+    sessions.open(request())
+    clock.now += 9
+    sessions.admit("r", "a", 5, replaces=True)
+    clock.now += 9
+    assert sessions.expired() == []
+    with pytest.raises(ConflictError, match="later write"):
+        sessions.admit("r", "a", 5)
+    with pytest.raises(ConflictError, match="not the router's session"):
+        sessions.admit("r", "b", 6)
+    assert (sessions.open(request()).seq, sessions.open(request()).is_synced) == (5, True)
+
+
+def test_without_a_session_only_while_there_is_none(sessions: Sessions) -> None:
+    sessions.admit("r", None, None)
+    sessions.open(request())
+    with pytest.raises(ConflictError, match="missing"):
+        sessions.admit("r", None, None)
+    sessions.admit("r", None, None, is_admin=True)
+
+
+def test_a_restart_begins_every_lease_anew(sessions: Sessions, store: SqliteStore, clock: Clock) -> None:
+    sessions.open(request())
+    clock.now += 50
+    again = Sessions(store, clock)
+    assert again.expired() == []
+    with pytest.raises(ConflictError):
+        again.open(request("b"))
+    clock.now += 11
+    assert again.expired() == ["r"]
+    assert Sessions(store, clock).get("r") is None
+
+
+def test_an_agent_that_ends_in_order(sessions: Sessions) -> None:
+    sessions.open(request())
+    with pytest.raises(ConflictError):
+        sessions.close("r", "b")
+    sessions.close("r", "a")
+    assert sessions.get("r") is None
