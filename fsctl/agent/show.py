@@ -24,7 +24,8 @@ def _summary(state: Json) -> Iterator[str]:
     if state["unusable"]:
         yield f"  not usable (down, enslaved, or two devices with its MAC address): {', '.join(state['unusable'])}"
     routes, n = state["routes"], state["neighbours"]
-    yield f"kernel: {routes['ipv4']} IPv4 and {routes['ipv6']} IPv6 prefixes; {n['gateways']} next hops, {n['hosts']} hosts in use"
+    used = f"{n['gateways']} next hops, {n['hosts']} hosts in use"
+    yield f"kernel: {routes['ipv4']} IPv4 and {routes['ipv6']} IPv6 prefixes; {used}"
     if state["holes"]:
         yield "left to the router: " + ", ".join(f"{count} {why}" for why, count in sorted(state["holes"].items()))
     for title, key in (("not bypassed", "refused"), ("bypassed although (allowed)", "allowed")):

@@ -105,7 +105,7 @@ class Sync:
         self._fib = fib
         self._draw = draw
         self._path = f"/v1/routers/{quote(settings.router, safe='')}"
-        self._query = {"session": settings.session}
+        self._seq = 0
         self._reasons: list[Mapping[str, object]] = []
         self._reasons_sent: list[Mapping[str, object]] = []
         self._interfaces: dict[str, dict[str, object]] = {}
@@ -179,20 +179,25 @@ class Sync:
         """When to ask `calls` again although nothing has happened; None: not before something does."""
         times = []
         if SESSION not in self._busy:
-            times.append(max(self._heartbeat_at if self._is_open else now, self._not_before[SESSION]))
-        if WRITE not in self._busy and self._is_open:
-            if not self._is_full or any(self._announced.get(name) != wanted for name, wanted in self._interfaces.items()):
+            has_business = not self._is_open or self._want_router or self._reasons != self._reasons_sent
+            times.append(max(now if has_business else self._heartbeat_at, self._not_before[SESSION]))
+        if WRITE not in self._busy and self._is_open and (self.router is not None or self._withdraw):
+            if self._withdraw or not self._is_full or self._unannounced() is not None:
                 times.append(max(now, self._not_before[WRITE]))
             elif self._dirty:
                 times.append(max(self._due(), self._not_before[WRITE]))
         return min(times, default=None)
+
+    def _unannounced(self) -> str | None:
+        """An interface of which fsctl does not know what it is like now."""
+        return next((name for name, wanted in self._interfaces.items() if self._announced.get(name) != wanted), None)
 
     def _due(self) -> float:
         return min(self._last_change + QUIET_SECONDS, self._first_change + MAX_WAIT_SECONDS)
 
     def _session_call(self, now: float) -> Call | None:
         if self.mode is Mode.CLOSING:
-            return Call(SESSION, "close", "DELETE", f"{self._path}/session", query=self._query)
+            return Call(SESSION, "close", "DELETE", f"{self._path}/session", query={"session": self.settings.session})
         if self.mode is not Mode.RUNNING:
             return None
         if not self._is_open or now >= self._heartbeat_at or self._reasons != self._reasons_sent:
@@ -212,30 +217,35 @@ class Sync:
 
     def _write_call(self, now: float) -> Call | None:
         if self.mode is Mode.WITHDRAWING or (self._withdraw and self._is_open):
-            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query)
+            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query())
         if self.mode is not Mode.RUNNING or not self._is_open or self.router is None:
             return None
-        for name, wanted in self._interfaces.items():
-            if self._announced.get(name) != wanted:
-                self._announced[name] = wanted
-                path = f"{self._path}/interfaces/{quote(name, safe='')}"
-                return Call(WRITE, f"interface {name}", "PATCH", path, wire.object_body(wanted), self._query)
+        name = self._unannounced()
+        if name is not None:
+            wanted = self._announced[name] = self._interfaces[name]
+            path = f"{self._path}/interfaces/{quote(name, safe='')}"
+            return Call(WRITE, f"interface {name}", "PATCH", path, wire.object_body(wanted), self._query())
         if not self._is_full:
             return self._replace()
         return self._change() if self._dirty and now >= self._due() else None
+
+    def _query(self) -> dict[str, str]:
+        """Whose write this is, and its number: fsctl refuses one that arrives after a later one."""
+        self._seq += 1
+        return {"session": self.settings.session, "seq": str(self._seq)}
 
     def _replace(self) -> Call:
         self._dirty.clear()
         self.counters.full += 1
         count = sum(map(len, self._fib.values()))
-        return Call(WRITE, "replace", "PUT", f"{self._path}/flows", wire.full_body(self._fib), self._query, count)
+        return Call(WRITE, "replace", "PUT", f"{self._path}/flows", wire.full_body(self._fib), self._query(), count)
 
     def _change(self) -> Call:
         changes = [Change(part, key, self._fib.get(part, {}).get(key)) for part, key in self._dirty]
         self._dirty.clear()
         self.counters.patches += 1
         self.counters.changes += len(changes)
-        return Call(WRITE, "change", "PATCH", f"{self._path}/flows", wire.patch_body(changes), self._query, len(changes))
+        return Call(WRITE, "change", "PATCH", f"{self._path}/flows", wire.patch_body(changes), self._query(), len(changes))
 
     # -- how it went ----------------------------------------------------------------------------
 
@@ -245,6 +255,7 @@ class Sync:
         self._backoff[call.lane].tries = 0
         if call.what == "heartbeat":
             self._is_open = True
+            self._seq = max(self._seq, answer.get("seq", 0))
             self._heartbeat_at = now + self.settings.lease_s / HEARTBEATS_PER_LEASE
             if self._was_in_step and not answer.get("synced", True):
                 self._is_full = False

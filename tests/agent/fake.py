@@ -1,0 +1,183 @@
+"""fsctl as the agent sees it, in memory: sessions with leases (docs/agent.md), a FIB, a log of calls.
+
+`FakeFsctl.handle` is pure but for its clock; `Http` serves it on a real socket.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fsctl.errors import (
+    ConflictError,
+    FsctlError,
+    InvalidError,
+    MalformedError,
+    NotFoundError,
+    UnauthorizedError,
+)
+from fsctl.fib import Fib
+from fsctl.model import Interface, Router, parse_mac
+from fsctl.schema.answers import flow_status_json, router_json
+from fsctl.schema.bodies import read_interface_change, read_patch, read_replacement
+from fsctl.status import FlowStatus, Write
+
+
+@dataclass
+class Session:
+    id: str
+    lease: float
+    grace: float
+    reasons: list[Any]
+    beat: float
+    synced: bool = False
+    seq: int = 0
+
+
+@dataclass
+class FakeFsctl:
+    """One router. `clock` gives seconds."""
+
+    router: Router
+    clock: Callable[[], float]
+    token: str = "secret"
+    fib: Fib = field(default_factory=Fib)
+    session: Session | None = None
+    log: list[tuple[str, str, int]] = field(default_factory=list)
+    """(method, last part of the path, flows in the body) of every call that was carried out."""
+    announced: dict[str, Any] = field(default_factory=dict)
+    refuse: Callable[[str, str], FsctlError | None] = lambda _method, _path: None
+
+    def tick(self) -> None:
+        """Leases end by themselves: the FIB is withdrawn, after the grace."""
+        s = self.session
+        if s is not None and self.clock() > s.beat + s.lease + s.grace:
+            self.fib, self.session = Fib(), None
+
+    def handle(self, method: str, path: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
+        """Carry one call out; raises FsctlError."""
+        self.tick()
+        error = self.refuse(method, path)
+        if error is not None:
+            raise error
+        parts = path.strip("/").split("/")
+        if parts[:2] != ["v1", "routers"] or len(parts) < 3 or parts[2] != self.router.name:
+            raise NotFoundError("no such router", field="router", value=path)
+        rest = parts[3:]
+        if rest == ["session"]:
+            answer = self._session(method, body, query)
+        elif rest == ["flows"]:
+            answer = self._flows(method, body, query)
+        elif rest[:1] == ["interfaces"] and method == "PATCH":
+            self._check(query)
+            read_interface_change(self.router.name, rest[1], body)
+            self.announced[rest[1]] = body
+            answer = {"revision": 1}
+        elif not rest and method == "GET":
+            answer = router_json(self.router, self.fib)
+        else:
+            raise NotFoundError("no such path", field="path", value=path)
+        self.log.append((method, parts[-1], len(body.get("flows", body.get("add", []))) if isinstance(body, dict) else 0))
+        return answer
+
+    def _session(self, method: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
+        now, s = self.clock(), self.session
+        if method == "DELETE":
+            self._check(query)
+            self.fib, self.session = Fib(), None
+            return {}
+        if method != "PUT" or set(body) != {"id", "lease", "graceful_restart", "reasons"}:
+            raise MalformedError("bad session")
+        if s is not None and s.id != body["id"]:
+            if now <= s.beat + s.lease:
+                raise ConflictError("another agent holds this router", field="id", value=body["id"])
+            s = None  # in its grace: the FIB stays, the session is the newcomer's
+        if s is None:
+            s = self.session = Session(body["id"], 0, 0, [], now)
+        s.lease, s.grace, s.reasons, s.beat = body["lease"], body["graceful_restart"], body["reasons"], now
+        return {"id": s.id, "lease": s.lease, "synced": s.synced, "seq": s.seq}
+
+    def _check(self, query: Mapping[str, str]) -> Session:
+        if self.session is None or self.session.id != query.get("session"):
+            raise ConflictError("this session is not the router's", field="session", value=query.get("session"))
+        return self.session
+
+    def _flows(self, method: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
+        if method == "GET":
+            return {"flows": [flow_status_json(FlowStatus(d, "installed", hops=1, packets=7, bytes=700)) for d in self.fib]}
+        session = self._check(query)
+        if int(query["seq"]) <= session.seq:
+            raise ConflictError("a later write was carried out already", field="seq", value=query["seq"])
+        session.beat, session.seq = self.clock(), int(query["seq"])
+        write = {
+            "PUT": lambda: read_replacement(self.router, body),
+            "PATCH": lambda: read_patch(self.router, body),
+            "DELETE": lambda: Write(self.router.name, (), replace=True),
+        }[method]()
+        if method == "PATCH" and not session.synced:
+            raise InvalidError("a patch before the first replacement")
+        if write.replace:
+            self.fib = Fib()
+        session.synced = session.synced or write.replace
+        for change in write.changes:
+            self.fib.apply(change)
+        return {"revision": 1, "added": 0, "changed": 0, "removed": 0, "unchanged": 0, "failed": [], "waiting_for": []}
+
+
+def a_router(macs: Mapping[str, str], name: str = "vr1") -> Router:
+    interfaces = {i: Interface(name, i, f"br-{i}", f"port-{i}", parse_mac(mac)) for i, mac in macs.items()}
+    return Router(name, interfaces)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fake: FakeFsctl
+    lock: threading.Lock
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            if self.headers.get("Authorization") != f"Bearer {self.fake.token}":
+                raise UnauthorizedError("no such token")
+            with self.lock:
+                answer, status = (
+                    self.fake.handle(self.command, url.path, json.loads(data or b"null"), dict(parse_qsl(url.query))),
+                    200,
+                )
+        except FsctlError as e:
+            status = e.status
+            answer = {"type": f"urn:fsctl:problem:{e.slug}", "detail": e.detail, "field": e.field, "value": e.value}
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def serving(fake: FakeFsctl, port: int = 0) -> Iterator[str]:
+    """The fake on a real socket of the calling thread's network namespace; its URL."""
+    handler = type("Handler", (_Handler,), {"fake": fake, "lock": threading.Lock()})
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,307 @@
+"""The exchange with fsctl: sessions, batches, retries; driven by hand and by dice, without sockets or clocks."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsctl.agent.fib import Fold
+from fsctl.agent.sync import MAX_WAIT_SECONDS, QUIET_SECONDS, SESSION, WRITE, Call, Mode, Settings, Sync
+from fsctl.errors import ForbiddenError, FsctlError, InvalidError, UnavailableError
+from fsctl.fib import Change, Fib, key_of
+from fsctl.model import PUNT, Forward, Prefix, Verdict, format_mac
+
+from .fake import FakeFsctl, a_router
+from .kernel import ETH0, ETH1, MACS
+
+EVENT_SECONDS = 0.001
+PART = ("eth0", 4, None)
+
+
+class World:
+    """A fake fsctl, one agent's sync, and a clock that only tests move."""
+
+    def __init__(self, session: str = "one", fake: FakeFsctl | None = None, grace: float = 0.0, now: float = 100.0) -> None:
+        self.now = now
+        self.router = a_router({"eth0": format_mac(MACS[ETH0]), "eth1": format_mac(MACS[ETH1])})
+        self.fake = fake or FakeFsctl(self.router, lambda: self.now)
+        self.fib = Fold().fib
+        self.sync = Sync(Settings("vr1", session, 10.0, grace), self.fib, draw=lambda: 0.5)
+        self.in_flight: list[Call] = []
+
+    def set(self, prefix: str, verdict: Verdict | None) -> None:
+        key = key_of(Prefix.parse(prefix))
+        entries = self.fib.setdefault(PART, {})
+        if verdict is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = verdict
+        self.sync.changed([Change(PART, key, verdict)], self.now)
+
+    def carry(self, call: Call) -> None:
+        try:
+            body = None if call.body is None else json.loads(call.body)
+            answer = self.fake.handle(call.method, call.path, body, call.query)
+        except FsctlError as e:
+            self.sync.failed(call, e, self.now)
+        else:
+            self.sync.answered(call, answer, self.now)
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let time pass and carry out what is asked for."""
+        end = self.now + seconds
+        for _ in range(100_000):  # more would be an agent that spins
+            while calls := self.sync.calls(self.now):
+                for call in calls:
+                    self.carry(call)
+            wake = self.sync.wake(self.now)
+            if wake is None or wake > end:
+                self.now = end
+                return
+            self.now = max(self.now, wake)
+        raise AssertionError("the agent spins")
+
+    def there(self) -> dict[str, Verdict]:
+        return {str(d.match.dst): d.verdict for d in self.fake.fib}
+
+    def here(self) -> dict[str, Verdict]:
+        return {str(Prefix(4, k >> 8, k & 255)): v for k, v in self.fib.get(PART, {}).items()}
+
+
+VIA = Forward("eth1", 0x02000000000B)
+ELSEWHERE = Forward("eth1", 0x02000000000C)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.set("10.0.0.0/8", VIA)
+    made.run()
+    return made
+
+
+def test_first_everything_then_differences(world: World) -> None:
+    assert world.there() == {"10.0.0.0/8": VIA}
+    assert world.sync.in_step
+    world.set("10.1.0.0/16", PUNT)
+    world.set("10.0.0.0/8", None)
+    world.run(0.1)
+    assert world.there() == {"10.1.0.0/16": PUNT}
+    assert [entry for entry in world.fake.log if entry[1] == "flows"] == [("PUT", "flows", 1), ("PATCH", "flows", 1)]
+
+
+def test_steady_state_sends_nothing_but_heartbeats(world: World) -> None:
+    before = len(world.fake.log)
+    world.run(60)
+    sent = world.fake.log[before:]
+    assert {(method, path) for method, path, _ in sent} == {("PUT", "session")}
+    assert len(sent) < 60
+    assert world.there() == {"10.0.0.0/8": VIA}, "and the lease never ends"
+
+
+def test_a_burst_is_few_calls(world: World) -> None:
+    before = world.sync.counters.patches
+    for n in range(10_000):
+        world.set(f"10.{n >> 8}.{n & 255}.0/24", VIA)
+        world.now += EVENT_SECONDS / 10
+        world.run()
+    world.run(1)
+    assert len(world.there()) == 10_001
+    assert world.sync.counters.patches - before <= 1 + 10_000 * EVENT_SECONDS / 10 / MAX_WAIT_SECONDS
+
+
+def test_one_change_leaves_at_once(world: World) -> None:
+    world.set("10.1.0.0/16", VIA)
+    world.run(QUIET_SECONDS * 1.5)
+    assert "10.1.0.0/16" in world.there()
+
+
+def test_changes_during_a_write_are_not_lost(world: World) -> None:
+    world.set("10.1.0.0/16", VIA)
+    world.now += 1
+    (call,) = world.sync.calls(world.now)
+    world.set("10.1.0.0/16", ELSEWHERE)
+    world.set("10.2.0.0/16", VIA)
+    world.carry(call)
+    world.run(1)
+    assert world.there() == world.here()
+    assert world.here()["10.1.0.0/16"] == ELSEWHERE
+
+
+def test_hazard_30_a_silent_agent_loses_its_flows_with_the_lease(world: World) -> None:
+    world.now += 11
+    world.fake.tick()
+    assert world.there() == {}
+
+
+def test_hazard_30_grace_holds_them_for_a_returning_agent() -> None:
+    world = World(grace=30.0)
+    world.set("10.0.0.0/8", VIA)
+    world.run()
+    world.now += 20
+    world.fake.tick()
+    assert world.there() == {"10.0.0.0/8": VIA}
+    returning = World(session="one", fake=world.fake, now=world.now)
+    returning.set("10.0.0.0/8", VIA)
+    returning.run()
+    assert returning.there() == {"10.0.0.0/8": VIA}
+
+
+def test_a_second_agent_is_refused_and_takes_over_when_the_lease_is_over(world: World) -> None:
+    second = World(session="two", fake=world.fake, now=world.now)
+    second.fake.clock = lambda: second.now
+    second.set("10.7.0.0/16", VIA)
+    second.run(1)
+    assert "another agent holds this router" in second.sync.problem
+    assert second.there() == {"10.0.0.0/8": VIA}
+    second.run(20)
+    assert second.there() == {"10.7.0.0/16": VIA}
+    world.now = second.now
+    world.set("10.8.0.0/16", VIA)
+    world.run(1)
+    assert second.there() == {"10.7.0.0/16": VIA}, "the first one, come back, may not write"
+    assert not world.sync.has_session
+
+
+def test_an_agent_that_ends_withdraws_first(world: World) -> None:
+    world.sync.stop()
+    world.run()
+    assert world.sync.mode is Mode.ENDED
+    assert [entry[:2] for entry in world.fake.log[-2:]] == [("DELETE", "flows"), ("DELETE", "session")]
+    assert world.fake.session is None
+
+
+def test_an_agent_without_a_session_just_ends() -> None:
+    world = World()
+    world.sync.stop()
+    assert world.sync.mode is Mode.ENDED
+    assert world.sync.calls(world.now) == []
+
+
+def test_a_refused_write_withdraws_rather_than_leave_what_is_old(world: World) -> None:
+    bad = InvalidError("expected something else", field="add[0].set.eth_dst", value="x")
+    world.fake.refuse = lambda method, path: bad if method in ("PUT", "PATCH") and path.endswith("flows") else None
+    world.set("10.1.0.0/16", VIA)
+    world.run(1)
+    assert world.there() == {}
+    assert "expected something else" in world.sync.problem
+    world.fake.refuse = lambda _method, _path: None
+    world.run(60)
+    assert world.there() == world.here()
+    assert world.sync.problem == ""
+
+
+def test_a_refused_token_is_not_tried_in_a_hurry(world: World) -> None:
+    calls = 0
+
+    def refuse(_method: str, _path: str) -> FsctlError:
+        nonlocal calls
+        calls += 1
+        return ForbiddenError("not yours")
+
+    world.fake.refuse = refuse
+    world.set("10.1.0.0/16", VIA)
+    world.run(300)
+    assert 5 <= calls <= 25
+
+
+def test_fsctl_away_is_survived_with_backoff(world: World) -> None:
+    tried: list[float] = []
+
+    def away(_method: str, _path: str) -> FsctlError:
+        tried.append(world.now)
+        return UnavailableError("no answer")
+
+    world.fake.refuse = away
+    world.set("10.1.0.0/16", VIA)
+    world.run(120)
+    assert len(tried) < 60
+    world.fake.refuse = lambda _method, _path: None
+    full = world.sync.counters.full
+    world.run(20)
+    assert world.there() == world.here()
+    assert world.sync.counters.full == full + 1, "one replacement, not many"
+
+
+def test_fsctl_that_forgot_is_told_again(world: World) -> None:
+    """An empty store, an administrator's DELETE: the heartbeat's answer says so."""
+    world.fake.fib, world.fake.session = Fib(), None
+    world.run(10)
+    assert world.there() == world.here()
+
+
+def test_hazard_38_interfaces_are_announced_before_flows_and_again_when_they_change() -> None:
+    world = World()
+    world.sync.interfaces({"eth1": {"addresses": ["10.0.1.1/24"], "mtu": 1400}})
+    world.set("10.0.0.0/8", VIA)
+    world.run()
+    order = [entry[:2] for entry in world.fake.log]
+    assert order.index(("PATCH", "eth1")) < order.index(("PUT", "flows"))
+    assert world.fake.announced == {"eth1": {"addresses": ["10.0.1.1/24"], "mtu": 1400}}
+    world.sync.interfaces({"eth1": {"addresses": ["10.0.1.1/24"], "mtu": 1300}})
+    world.run(1)
+    assert world.fake.announced["eth1"]["mtu"] == 1300
+
+
+def test_reasons_are_told_at_once(world: World) -> None:
+    world.sync.reasons([{"name": "firewall"}])
+    world.run()
+    assert world.fake.session is not None
+    assert world.fake.session.reasons == [{"name": "firewall"}]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32))
+def test_whatever_happens_fsctl_ends_with_the_fold(seed: int) -> None:
+    """Calls fail, answers get lost, fsctl forgets, time jumps: in the end nothing is lost or doubled."""
+    dice, world, late = random.Random(seed), World(), list[Call]()
+    for _ in range(60):
+        what = dice.random()
+        if what < 0.5:
+            world.set(f"10.{dice.randrange(4)}.0.0/16", dice.choice([VIA, ELSEWHERE, PUNT, None]))
+        elif what < 0.9:
+            for call in world.sync.calls(world.now):
+                world.in_flight.append(call)
+        elif what < 0.93:
+            world.fake.fib, world.fake.session = Fib(), None
+        for _ in range(len(world.in_flight)):
+            if dice.random() < 0.5:
+                end_somehow(world, world.in_flight.pop(dice.randrange(len(world.in_flight))), dice.random(), late)
+        while late and dice.random() < 0.2:
+            try_quietly(world, late.pop())
+        world.now += dice.choice([0.0, 0.001, 0.01, 1.0, 5.0])
+    for call in world.in_flight:
+        world.carry(call)
+    world.run(120)
+    for call in late:
+        try_quietly(world, call)
+    assert world.there() == world.here()
+    assert world.sync.in_step
+
+
+def end_somehow(world: World, call: Call, fate: float, late: list[Call]) -> None:
+    if fate < 0.7:
+        world.carry(call)
+        return
+    if fate < 0.8:  # carried out, but the answer is lost
+        try_quietly(world, call)
+    elif fate < 0.9:  # carried out later, when nobody expects it any more
+        late.append(call)
+    world.sync.failed(call, UnavailableError("no answer"), world.now)
+
+
+def try_quietly(world: World, call: Call) -> None:
+    """What fsctl would have answered, nobody hears."""
+    try:
+        world.fake.handle(call.method, call.path, None if call.body is None else json.loads(call.body), call.query)
+    except FsctlError as e:
+        assert e.status < 500  # noqa: PT017 - a refusal nobody hears of
+
+
+def test_lanes_are_two() -> None:
+    assert {call.lane for call in World().sync.calls(0.0)} == {SESSION}
+    assert WRITE != SESSION
