@@ -17,6 +17,7 @@ from typing import Protocol
 from fsctl.compiler import Compiler
 from fsctl.config import Config
 from fsctl.errors import FsctlError, NotFoundError
+from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
 from fsctl.inventory import Inventory, known_part, unlinked
 from fsctl.model import Forward, Network, Packet
@@ -72,7 +73,8 @@ class Controller:
         self._fibs = {name: known_part(config, name, stored.fibs.get(name)) for name in config.routers}
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
         self.network = self.inventory.network(self._fibs)
-        self.compiler = Compiler(self.network, runtime.pause)
+        # Compiled when the start has ended: until then no port is known, and nothing is installed.
+        self.compiler = Compiler(replace(self.network, fibs={name: Fib() for name in self._fibs}))
         self.layout = Layout(self.network, self.compiler)
         self.installer = Installer(runtime)
         self.views = Views(self)
@@ -84,6 +86,11 @@ class Controller:
         self._stopped = False
         self._ovsdb_seen = False
         self._starting_until: float | None = runtime.now() + START_PATIENCE_S
+
+    @property
+    def is_starting(self) -> bool:
+        """Not all is known yet: nothing is compiled or installed, what is installed stays."""
+        return self._starting_until is not None
 
     # --- what others report --------------------------------------------------------------------------
 
@@ -176,7 +183,7 @@ class Controller:
 
     def _patience(self) -> float:
         """Seconds until there is something to look at, if nothing comes in."""
-        if self._waiting or self._starting_until is not None:
+        if self._waiting or self.is_starting:
             return 0.25
         return max(0.0, min(RETRY_S, self.sessions.next_end() - self._runtime.now() + 0.01))
 
@@ -220,7 +227,7 @@ class Controller:
 
     def _answer(self) -> None:
         """Answer the writes that have all the links they need, or have waited long enough."""
-        missing = self._starting_until is not None or any(
+        missing = self.is_starting or any(
             b not in self.network.bridges[a].links
             for a, b in map(sorted, self._asked_links)
             if self.installer.in_step(a) and self.installer.in_step(b)
@@ -239,7 +246,7 @@ class Controller:
     def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
         self.installer.connect(switch, datapath_id)
         self.inventory.ports[switch.bridge] = ports
-        if self._starting_until is None:
+        if not self.is_starting:
             self._restructure()
             self.installer.sync(switch.bridge, self.layout)
 
@@ -250,7 +257,8 @@ class Controller:
         known = self._ovsdb_seen and all(b in self.installer.bridges for b in self.config.bridges)
         if known or self._runtime.now() >= self._starting_until:
             self._starting_until = None
-            self._restructure()
+            self._use(self.inventory.network(self._fibs))
+            self._ask_for_links()
             self.installer.sync_all(self.installer.bridges, self.layout)
 
     def _gone(self, switch: Switch) -> None:
@@ -267,7 +275,7 @@ class Controller:
 
     def _restructure(self) -> None:
         """Compile anew if interfaces, ports or links have changed, and send the differences."""
-        if self._starting_until is not None:
+        if self.is_starting:
             return
         network = self.inventory.network(self._fibs)
         if network.routers == self.network.routers and network.bridges == self.network.bridges:
@@ -298,7 +306,7 @@ class Controller:
 
     def _retry(self) -> None:
         self._ask_for_links()
-        if self._starting_until is None:
+        if not self.is_starting:
             self.installer.sync_all(self.installer.need_another_try(), self.layout)
 
     # --- writes ----------------------------------------------------------------------------------------
@@ -320,8 +328,9 @@ class Controller:
                 fib.apply(change)
         for submitted, counts in together.accepted():
             submitted.ticket.committed(replace(counts, revision=self.revision))
-        emissions = self.compiler.update(together.replaced) if commits else []
-        self.installer.apply(self.layout, self.layout.apply(emissions))
+        if commits and not self.is_starting:
+            emissions = self.compiler.update(together.replaced)
+            self.installer.apply(self.layout, self.layout.apply(emissions))
         for submitted, counts in together.accepted():
             result = replace(counts, revision=self.revision)
             self._finish(submitted.ticket, partial(self._report, submitted.write, result))
@@ -341,14 +350,15 @@ class Controller:
             return
         result = WriteResult(self.revision, changed=int(bool(numbers) and old != new))
         ticket.committed(result)
-        leads_on = any(self.compiler.leads_on(move.router, hop) for hop in (old, new))
+        leads_on = not self.is_starting and any(self.compiler.leads_on(move.router, hop) for hop in (old, new))
         before = self.layout
         for number in numbers:
             fib.move_nexthop(number, new)
         if leads_on:  # walks go another way behind it
             self._use(self.network)
             self.installer.apply(self.layout, self.layout.since(before))
-        self.installer.apply(self.layout, self.layout.reroute(move.router, numbers))
+        if not self.is_starting:
+            self.installer.apply(self.layout, self.layout.reroute(move.router, numbers))
         self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
 
     def _away(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Views:
         )
 
     def not_ready(self) -> Sequence[str]:
-        reasons = []
+        reasons = ["fsctl is starting: not everything is known yet"] if self._c.is_starting else []
         for status in self.bridges():
             if not status.connected:
                 reasons.append(f"bridge {status.name} is not connected")
@@ -127,6 +127,8 @@ class Views:
             yield FlowStatus(delegation, state, reason, hops, packets, size)
 
     def _state(self, router: str, match: Match) -> tuple[str, str, int]:
+        if self._c.is_starting:
+            return SLOW_PATH, "fsctl is starting", 0
         outcome = self._c.compiler.outcome(router, match)
         if outcome.kind == SLOW:
             return SLOW_PATH, outcome.reason, 0
