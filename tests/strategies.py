@@ -78,9 +78,10 @@ SOURCES: Mapping[int, tuple[int, ...]] = {
 }
 LOCAL_SOURCE = {IPV4: Prefix.parse("127.0.0.1").value, IPV6: Prefix.parse("fe80::1").value}
 HOSTS: Mapping[int, tuple[int, ...]] = {
-    IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.1.254", "10.128.0.1", "224.0.0.5")),
-    IPV6: tuple(Prefix.parse(t).value for t in ("fd00:0:0:1::7", "fd00:0:0:1::1", "8000::1", "ff02::5")),
+    IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.1.254", "10.128.0.1")),
+    IPV6: tuple(Prefix.parse(t).value for t in ("fd00:0:0:1::7", "fd00:0:0:1::1", "8000::1")),
 }
+LOCAL_HOST = {IPV4: Prefix.parse("224.0.0.5").value, IPV6: Prefix.parse("ff02::5").value}
 PORTS = (1000, 2000)
 MTUS = (1500, 1500, 1500, 1400, 1280, 9000)
 
@@ -138,7 +139,7 @@ def some_routers(draw: st.DrawFn, names: Sequence[str], in_line: bool) -> dict[s
     """
     taken: dict[str, set[int]] = {name: set() for name in names}
     result = {}
-    for n in range(1 + draw(_below(5)) if in_line else draw(_below(6))):
+    for n in range(pick(draw, (1, 2, 3, 3, 4, 5)) if in_line else draw(_below(6))):
         places = [names[n % len(names)], names[(n + 1) % len(names)]] if in_line else [pick(draw, names)]
         places += [pick(draw, names) for _ in range(draw(_below(5 - len(places))))]
         router = f"r{n}"
@@ -154,7 +155,8 @@ def a_source(draw: st.DrawFn, version: int) -> int:
 
 def a_connection(draw: st.DrawFn, version: int) -> FiveTuple:
     """An exact connection between hosts of the pools."""
-    src, dst = a_source(draw, version), pick(draw, HOSTS[version])
+    src = a_source(draw, version)
+    dst = LOCAL_HOST[version] if once_in(draw, 15) else pick(draw, HOSTS[version])
     return FiveTuple(version, src, dst, pick(draw, (TCP, UDP)), pick(draw, PORTS), pick(draw, PORTS))
 
 
@@ -172,12 +174,12 @@ def a_match(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> M
     if once_in(draw, 6):
         connection = a_connection(draw, version)
         return Match(in_port, Prefix.host(version, connection.dst), eth_src, connection)
-    return Match(in_port, pick(draw, PREFIXES[version]), eth_src)
+    return Match(in_port, pick(draw, PREFIXES[version][: 4 if once_in(draw, 2) else None]), eth_src)
 
 
 def a_verdict(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Verdict:
     """Mostly forward, mostly to another router."""
-    if once_in(draw, 4):
+    if once_in(draw, 3):
         return PUNT if once_in(draw, 2) else DROP
     out = pick(draw, sorted(router.interfaces))
     there = macs_on(routers, router.interfaces[out].bridge)
@@ -190,7 +192,10 @@ def a_delegation(draw: st.DrawFn, router: Router, routers: Mapping[str, Router])
 
 
 def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Delegation]]:
-    """Delegations that make one chain of all routers; the last hands over to a host, or to the first (a loop)."""
+    """Delegations that make one chain of all routers; the last hands over to a host, or to the first (a loop).
+
+    Some know the router before them as a sender, some a connection.
+    """
     wide = [pick(draw, WIDE), *several(draw, WIDE, 2)]
     firsts = [router.interfaces["eth0"] for router in routers.values()]
     result = {}
@@ -200,6 +205,13 @@ def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Del
         loops = then.bridge == router.interfaces["eth1"].bridge and once_in(draw, 4) if is_last else True
         mac = then.mac if loops else HOST_MACS[0]
         result[name] = [Delegation(Match("eth0", prefix), Forward("eth1", mac)) for prefix in wide]
+        if n > 0 and once_in(draw, 4):
+            before = routers[f"r{n - 1}"].interfaces["eth1"].mac
+            result[name].append(Delegation(Match("eth0", wide[0], before), a_verdict(draw, router, routers)))
+        if once_in(draw, 4):
+            connection = a_connection(draw, wide[0].version)
+            match = Match("eth0", Prefix.host(connection.version, connection.dst), None, connection)
+            result[name].append(Delegation(match, a_verdict(draw, router, routers)))
     return result
 
 
@@ -212,7 +224,8 @@ def networks(draw: st.DrawFn, max_delegations: int = 7) -> Network:
     base = a_line(draw, routers) if in_line else {}
     fibs = {}
     for name, router in routers.items():
-        extra = [a_delegation(draw, router, routers) for _ in range(draw(_below(max_delegations + 1)))]
+        count = draw(_below(pick(draw, (3, max_delegations)) + 1))
+        extra = [a_delegation(draw, router, routers) for _ in range(count)]
         fibs[name] = Fib(base.get(name, []) + extra)
     return Network(bridges, routers, fibs, pick(draw, (32, 32, 32, 32, 32, 3, 2, 1)))
 
@@ -246,9 +259,11 @@ def boundaries(network: Network, version: int, routers: Collection[str] | None =
     return sorted(edges(version, own | {d.match.dst for name in names for d in network.fibs[name]}))
 
 
-def is_local(version: int, dst: int) -> bool:
-    """A destination that no router forwards."""
-    return any(p.covers(version, dst) for p in LOCAL_DESTINATIONS)
+def is_known(network: Network, interface: Interface, version: int, dst: int) -> bool:
+    """Whether a router has delegated something about a destination at its interface."""
+    if any(p.covers(version, dst) for p in LOCAL_DESTINATIONS):
+        return False
+    return any(d.match.in_port == interface.name and d.match.dst.covers(version, dst) for d in network.fibs[interface.router])
 
 
 def known_connections(network: Network) -> list[FiveTuple]:
@@ -267,14 +282,14 @@ def packets(draw: st.DrawFn, network: Network) -> Packet:
     spoken = {d.match.dst.version for d in network.fibs[target.router]} if target else ()
     version = pick(draw, sorted(spoken) or (IPV4, IPV6))
     known = [c for c in known_connections(network) if c.version == version]
-    if once_in(draw, 4) and known:
+    if once_in(draw, 3) and known:
         c = pick(draw, known)
         exact = replace(packet, version=version, src=c.src, dst=c.dst, ip_proto=c.ip_proto, sport=c.sport, dport=c.dport)
         return near(draw, exact)
-    places = boundaries(network, version, {target.router} if target and once_in(draw, 2) else None)
-    inner = places if once_in(draw, 10) else [e for e in places if not is_local(version, e)]
+    places = boundaries(network, version)
+    inner = places if target is None or once_in(draw, 4) else [e for e in places if is_known(network, target, version, e)]
     packet = replace(packet, version=version, src=a_source(draw, version), dst=pick(draw, inner or places))
-    if version == IPV6 and once_in(draw, 4):
+    if version == IPV6 and once_in(draw, 8):
         return replace(packet, ip_proto=ICMPV6, icmpv6_type=pick(draw, (128, 132, 133, 134, 135, 136, 137, 138)))
     if once_in(draw, 10):
         return replace(packet, ip_proto=ICMP)
@@ -285,7 +300,7 @@ def packets(draw: st.DrawFn, network: Network) -> Packet:
 def a_frame(draw: st.DrawFn, network: Network) -> Packet:
     """All of a packet but its addresses and payload, mostly towards an interface that has delegations."""
     busy = [i for i in network.interfaces() if any(d.match.in_port == i.name for d in network.fibs[i.router])]
-    target = pick(draw, busy) if busy else None
+    target = pick(draw, busy[: 1 if once_in(draw, 3) else None]) if busy else None
     bridge = target.bridge if target else pick(draw, sorted(network.bridges))
     eth_dst = target.mac if target else HOST_MACS[0]
     if once_in(draw, 15):

@@ -1,0 +1,74 @@
+"""The strategies reach what the laws are about: a law over examples that never get there would hold of anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from fsctl.model import Network, Packet
+from fsctl.rules import FLOW_SWITCH, MTU
+from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, Delivery, Outcome, Walk, walk
+from tests.properties.laws import Bench
+from tests.strategies import cases
+
+SEARCH = settings(
+    max_examples=600,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+WALKS: dict[str, Callable[[Walk], bool]] = {
+    "a chain of three": lambda w: w.end == BRIDGED and w.forwards >= 3,
+    "a drop behind a hop": lambda w: w.end == DROPPED and w.final.in_port < 50,
+    "a loop": lambda w: "loop" in w.reason and len(w.hops) >= 2,
+    "too long": lambda w: "chain longer" in w.reason,
+    "a TTL too small": lambda w: "TTL" in w.reason,
+    "over an MTU": lambda w: "MTU" in w.reason,
+    "a punt behind a hop": lambda w: w.end == BRIDGED and "punt" in w.reason,
+    "a router's own address behind a hop": lambda w: w.end == BRIDGED and "own address" in w.reason,
+    "down behind a hop": lambda w: w.end == BRIDGED and "down" in w.reason,
+    "spoofed": lambda w: "another port" in w.reason,
+    "a VLAN port": lambda w: "VLAN configuration" in w.reason,
+    "neighbour discovery": lambda w: "neighbour" in w.reason,
+    "a sender's class behind a hop": lambda w: any(h.delegation and h.delegation.match.eth_src for h in w.hops[1:]),
+    "a connection behind a hop": lambda w: any(h.delegation and h.delegation.match.connection for h in w.hops[1:]),
+    "IPv6 over two hops": lambda w: w.forwards >= 2 and w.final.version == 6,
+    "no delegation": lambda w: w.end == SLOW_PATH and "no delegation" in w.reason,
+}
+
+
+def _has(outcome: Outcome, field: str) -> bool:
+    return any(h.rule.key.table == FLOW_SWITCH and any(f.name == field for f in h.rule.key.match) for h in outcome.hits)
+
+
+LOOKUPS: dict[str, Callable[[Outcome], bool]] = {
+    "a connection's rule": lambda o: _has(o, "nw_frag"),
+    "a sender's rule": lambda o: _has(o, "eth_src"),
+    "the MTU table": lambda o: any(h.rule.key.table == MTU for h in o.hits),
+    "another bridge": lambda o: len({h.bridge for h in o.hits}) == 2,
+    "nothing delivered": lambda o: not o.deliveries,
+}
+
+
+def test_every_event_is_reached() -> None:
+    times = Counter[str]()
+
+    @SEARCH
+    @given(cases())
+    def look(case: tuple[Network, list[Packet]]) -> None:
+        network, packets = case
+        bench = Bench.of(network)
+        for packet in packets:
+            found, outcome = walk(network, packet), bench.program.run(packet)
+            times.update(event for event, happens in WALKS.items() if happens(found))
+            times.update(event for event, happens in LOOKUPS.items() if happens(outcome))
+            times["left alone for a cause"] += found.end != SLOW_PATH and outcome.deliveries == (Delivery(packet),)
+
+    look()
+    events = {*WALKS, *LOOKUPS, "left alone for a cause"}
+    assert all(times[event] for event in events), sorted(event for event in events if not times[event])
