@@ -135,7 +135,8 @@ def test_a_rule_stays_when_its_way_is_refused(ovs: Sandbox, driver: Driver, conn
     door = RuleChange(RuleKey(0, 1, ()), (GotoTable(FLOW_SWITCH),))
     (refused,) = driver.apply(connected, [door, miss, bad, leads_there, shorter])
     assert (refused.key, refused.error) == (bad.key, "OFPBAC_MATCH_INCONSISTENT")
-    trace = ovs.appctl("ofproto/trace", connected, "in_port=3,ip,dl_src=02:00:00:00:0a:01,dl_dst=02:00:00:00:01:01,nw_dst=10.0.2.5")
+    packet = "in_port=3,ip,dl_src=02:00:00:00:0a:01,dl_dst=02:00:00:00:01:01,nw_dst=10.0.2.5"
+    trace = ovs.appctl("ofproto/trace", connected, packet)
     assert re.search(r"^ *3\. priority 0.*\n *NORMAL", trace, re.MULTILINE), trace
 
 
