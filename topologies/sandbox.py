@@ -1,4 +1,5 @@
-"""A private Open vSwitch with the dummy datapath, for tests and benchmarks: no packets, no root.
+"""A private Open vSwitch with the dummy datapath, for tests and benchmarks: no packets, no root; or with the
+userspace datapath inside a network namespace, for real packets.
 
 Own directory, own sockets, gone at the end. Nothing here touches an OVS that already runs on the machine. The
 daemons stay children of this process and are killed by their process ids, whatever happens to their directory.
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -23,9 +25,14 @@ def available() -> bool:
 
 
 class Sandbox:
-    """ovsdb-server and ovs-vswitchd of one session."""
+    """ovsdb-server and ovs-vswitchd of one session.
 
-    def __init__(self) -> None:
+    `inside` is a command prefix that enters a network namespace: there the datapath is real (needs root).
+    """
+
+    def __init__(self, inside: Sequence[str] = ()) -> None:
+        self._inside = tuple(inside)
+        self.datapath = "netdev" if self._inside else "dummy"
         # A short path: unix socket addresses end at 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="fsctl-ovs-", dir="/tmp"))
         self.env = dict(os.environ, **{f"OVS_{name}DIR": str(self.directory) for name in ("RUN", "DB", "LOG", "SYSCONF")})
@@ -38,9 +45,10 @@ class Sandbox:
         self._spawn("ovsdb-server", str(database), f"--remote=punix:{self.db_socket}", "--unixctl=" + self._ctl("db"))
         self._wait_for(self.db_socket)
         self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", "--no-wait", "init")
+        dummy = () if self._inside else ("--enable-dummy=override",)
         self._spawn(
-            "ovs-vswitchd", f"unix:{self.db_socket}", "--enable-dummy=override", "--disable-system",
-            "-vconsole:off", "-vfile:info", f"--log-file={self.directory}/vswitchd.log", "--unixctl=" + self._ctl("sw"),
+            *self._inside, "ovs-vswitchd", f"unix:{self.db_socket}", *dummy, "--disable-system", "-vconsole:off",
+            "-vfile:info", f"--log-file={self.directory}/vswitchd.log", "--unixctl=" + self._ctl("sw"),
         )  # fmt: skip
         self._wait_for(Path(self._ctl("sw")))
 
@@ -69,7 +77,7 @@ class Sandbox:
         return str(self.directory / f"{name}.ctl")
 
     def _spawn(self, *command: str) -> None:
-        with open(self.directory / f"{command[0]}.out", "wb") as out:
+        with open(self.directory / f"daemon{len(self._daemons)}.out", "wb") as out:
             self._daemons.append(subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
 
     def _wait_for(self, path: Path) -> None:
@@ -102,8 +110,8 @@ class Sandbox:
 
     def add_bridge(self, bridge: str, ports: int = 0) -> None:
         """A bridge in fail mode secure with dummy ports `BRIDGE-p1`... that have OpenFlow numbers 1..."""
-        args = ["--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=dummy", "fail_mode=secure",
-                "protocols=OpenFlow10,OpenFlow13,OpenFlow14"]  # fmt: skip
+        args = ["--may-exist", "add-br", bridge, "--", "set", "bridge", bridge, f"datapath_type={self.datapath}",
+                "fail_mode=secure", "protocols=OpenFlow10,OpenFlow13,OpenFlow14"]  # fmt: skip
         for n in range(1, ports + 1):
             args += ["--", "add-port", bridge, f"{bridge}-p{n}", "--", "set", "interface", f"{bridge}-p{n}", "type=dummy",
                      f"ofport_request={n}"]  # fmt: skip

@@ -25,7 +25,8 @@ def run(settings: Settings, say: Say) -> Report:
         for mode in MODES:
             medians[mode].append(statistics.median(samples[mode]))
         ratio = median_ratio(samples["bypassed"], samples["plain L2"])
-        report.at_least(f"{routers} router(s): bypassed to plain L2", ratio, "x", TARGET, f"{medians['bypassed'][-1] / 1e3:.1f} kpkt/s")
+        note = f"{medians['bypassed'][-1] / 1e3:.1f} kpkt/s"
+        report.at_least(f"{routers} router(s): bypassed to plain L2", ratio, "x", TARGET, note)
         report.add(f"{routers} router(s): bypassed to routed", median_ratio(samples["bypassed"], samples["routed"]), "x")
     lines = [plots.Line(mode, list(lengths), [value / 1e3 for value in medians[mode]]) for mode in MODES]
     panel = plots.Panel("routers in the chain", "1000 packets/s", lines, is_log=False)
