@@ -187,7 +187,8 @@ class Views:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
         walk = semantics.walk(self._c.network, packet)
         hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
-        return WalkReport(hops, walk.end, walk.reason, walk.final, self._rule_for(packet))
+        rule = None if walk.end == semantics.SLOW_PATH else self._rule_for(packet)
+        return WalkReport(hops, walk.end, walk.reason, walk.final, rule)
 
     def _rule_for(self, packet: Packet) -> RuleStatus | None:
         into = self._c.network.by_mac.get((packet.bridge, packet.eth_dst))
