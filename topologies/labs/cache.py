@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
@@ -28,7 +30,8 @@ def fingerprint(*parts: str | Path | Iterable[Path]) -> str:
             digest.update(part.encode() + b"\0")
             continue
         for file in [part] if isinstance(part, Path) else sorted(part):
-            digest.update(str(file).encode() + b"\0" + file.read_bytes() + b"\0")
+            name = file.relative_to(TREE) if file.is_relative_to(TREE) else Path(file.name)
+            digest.update(str(name).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
@@ -44,15 +47,29 @@ def build(name: str, key: str, make: Callable[[Path], None]) -> Path:
     `make` gets a temporary path, so that an interrupted build leaves nothing that looks complete.
     """
     target = cache_dir() / f"{name}-{key}"
-    if target.exists():
-        return target
+    with _alone(name):
+        if not target.exists():
+            _make(target, name, key, make)
+    return target
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Nobody else builds this meanwhile; who comes second finds it built."""
+    locks = cache_dir() / ".locks"
+    locks.mkdir(exist_ok=True)
+    with (locks / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(target: Path, name: str, key: str, make: Callable[[Path], None]) -> None:
     for old in cache_dir().glob(f"{name}-" + "?" * len(key)):
         remove(old)
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".building-") as scratch:
         path = Path(scratch) / target.name
         make(path)
         path.rename(target)
-    return target
 
 
 def remove(path: Path) -> None:

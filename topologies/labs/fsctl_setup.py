@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from topologies.labs.plan import MGMT_HOST, REST_PORT, SPARE, Nic, Plan, destination
+from topologies.labs.plan import MGMT_HOST, REST_PORT, SPARE, Nic, Plan, destination, way_back
 from topologies.labs.remote import LabError, Station
 
 URL = f"http://{MGMT_HOST}:{REST_PORT}"
@@ -107,11 +107,22 @@ class Fsctl:
             if self.bypassed_hops(chain, back) == (chain if enabled else 0):
                 waiting.pop(0)
             elif time.monotonic() > end:
-                raise LabError(f"chain {chain} is {'not ' if enabled else 'still '}bypassed: {self.ask('GET', '/v1/rules')}")
+                rules = "\n".join(rule["text"] for rule in self.ask("GET", "/v1/rules")["rules"])
+                way = f"{'back ' if back else ''}over {chain} router(s)"
+                raise LabError(f"the way {way} is {'not' if enabled else 'still'} bypassed; rules:\n{rules}")
 
 
 def lab_bypass(station: Station, plan: Plan, fsctl: Fsctl, enabled: bool) -> None:
     """Start the routers' agents, or end them in order, which withdraws what they delegated."""
     for router in plan.routers:
         station.run(f"lab-agent {'start' if enabled else 'stop'}", guest=router.mgmt)
+    if enabled:
+        introduce(station, plan)
     fsctl.wait_for_bypass(enabled)
+
+
+def introduce(station: Station, plan: Plan) -> None:
+    """A packet each way on every path: routers delegate towards hosts whose MAC addresses they have learned."""
+    for chain in range(1, plan.length + 1):
+        station.run(way_back(chain), guest=plan.nodeb.mgmt)
+        station.run(f"ping -c 2 -q {destination(chain)}", guest=plan.nodea.mgmt)

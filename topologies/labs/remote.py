@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 SLACK_S = 60.0
+WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
+"""Before a command: it ends when the process that started it does, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
 """Wall time granted over a command's own timeout: an emulated host's clock is not ours."""
 
 
 class LabError(RuntimeError):
     """The lab did not do what it was told; says what, and what came back."""
+
+
+def end_in_order() -> None:
+    """Let SIGTERM unwind this process like an exception, so that labs take away what they made."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Channel(Protocol):
@@ -58,7 +67,7 @@ class PipeChannel:
     """A station running as a child process."""
 
     def __init__(self, argv: list[str]) -> None:
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self._process = subprocess.Popen([*WITH_PARENT, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout

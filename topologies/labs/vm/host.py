@@ -18,7 +18,7 @@ from pathlib import Path
 from topologies.labs import cache
 from topologies.labs.debian import run
 from topologies.labs.plan import MGMT_BRIDGE, MGMT_HOST, Nic, Plan
-from topologies.labs.remote import LabError, PipeChannel, Station
+from topologies.labs.remote import WITH_PARENT, LabError, PipeChannel, Station
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
@@ -90,7 +90,7 @@ class Host:
         """Start something in the namespace that `close` shall end; its words go to <folder>/<name>.log."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *argv], env=self.environment,
+                [*WITH_PARENT, "ip", "netns", "exec", self.namespace, *argv], env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._processes.append(process)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from topologies.labs import report
 from topologies.labs.cache import TREE
 from topologies.labs.measure import FRAME_BYTES, MESSAGE_BYTES, Run, Spec, measure
 from topologies.labs.plan import DIRECT, MAX_CHAIN, Plan
-from topologies.labs.remote import LabError
+from topologies.labs.remote import LabError, end_in_order
 from topologies.labs.xen import cost, lifecycle, snapshot
 from topologies.labs.xen.lab import XenLab
 from topologies.labs.xen.page import write_page
@@ -30,6 +30,7 @@ SETTINGS = (
     ("credit", 0, "credit, rate limit 0"),
 )
 SWEEP = Spec(message_bytes=MESSAGE_BYTES, frame_bytes=FRAME_BYTES, seconds=1.0)
+QUICK = Spec(chains=(1,), message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
 POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
 
 
@@ -69,36 +70,46 @@ def conditions(lab: XenLab, started: float) -> dict[str, Any]:
     }
 
 
-def run_all(options: argparse.Namespace, started: float) -> tuple[list[Run], dict[str, Any]]:
+def run_quick(started: float) -> tuple[list[Run], dict[str, Any]]:
+    """One router with Xen's defaults: two minutes on an idle computer, once the snapshot is there."""
+    scheduler, limit, name = SETTINGS[0]
+    with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
+        set_rate_limit(lab, scheduler, limit)
+        run = measure(lab, name, QUICK, say)
+        return [run], conditions(lab, started)
+
+
+def run_all(started: float) -> tuple[list[Run], dict[str, Any]]:
+    """All settings, all chains, the sweeps in the first setting; then what becomes of routers that end."""
     runs: list[Run] = []
     facts: dict[str, Any] = {}
     for scheduler in snapshot.SCHEDULERS:
         with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
             for _, limit, name in [s for s in SETTINGS if s[0] == scheduler]:
                 set_rate_limit(lab, scheduler, limit)
-                full = not runs and not options.quick
-                runs.append(measure(lab, name, SWEEP if full else POINTS, say))
+                runs.append(measure(lab, name, POINTS if runs else SWEEP, say))
                 runs[-1].facts["switches"] = switches(lab)
             if not facts:
                 facts = conditions(lab, started)
                 set_rate_limit(lab, scheduler, SETTINGS[0][1])
-                facts["lifecycle"] = [asdict(seen(lab)) for seen in _said(lifecycle.EVENTS)]
+                facts["lifecycle"] = [asdict(_followed(lab, event)) for event in lifecycle.EVENTS]
     facts["whole run (s)"] = round(time.monotonic() - started)
     return runs, facts
 
 
-def _said(events: tuple[Any, ...]) -> Any:
-    for event in events:
-        say(f"lifecycle: {event.__name__}")
-        yield event
+def _followed(lab: XenLab, event: Callable[[XenLab], lifecycle.Event]) -> lifecycle.Event:
+    seen = event(lab)
+    say(f"{seen.what}: {seen.seconds:.1f} s, {seen.seen}")
+    return seen
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m topologies.labs.xen", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one size of each in every setting")
+    parser.add_argument("--quick", action="store_true", help="one router, Xen's defaults, one size of each, no lifecycle")
     parser.add_argument("--docs", action="store_true", help="write docs/measurements/xen.md as well")
     parser.add_argument("--setup", action="store_true", help="no measurement: only see to it that the snapshots are there")
     options = parser.parse_args()
+    end_in_order()
     started = time.monotonic()
     try:
         if options.setup:
@@ -106,16 +117,15 @@ def main() -> int:
                 with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
                     say(lab.station.run("xl list"))
             return 0
-        runs, facts = run_all(options, started)
+        runs, facts = run_quick(started) if options.quick else run_all(started)
     except LabError as e:
         say(f"failed: {e}")
         return 1
     say(f"results: {report.save(runs, facts, TREE / 'results' / 'xen-lab', 'xen')}")
-    if options.docs:
+    if options.docs and not options.quick:
         write_page(runs, facts, TREE / "docs" / "measurements", say)
     for run in runs:
         print(f"{run.setting}\n\n{report.summary(run)}")
-    print(json.dumps(facts["lifecycle"], indent=1))
     return 0
 
 

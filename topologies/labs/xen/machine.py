@@ -18,7 +18,7 @@ from typing import Any
 
 from topologies.labs import cache
 from topologies.labs.debian import run
-from topologies.labs.remote import LabError, SocketChannel, Station
+from topologies.labs.remote import WITH_PARENT, LabError, SocketChannel, Station
 from topologies.labs.xen.image import Image
 
 SNAPSHOT = "ready"
@@ -59,8 +59,9 @@ class Machine:
             return ["-chardev", f"socket,id={name},path={path},server=on,wait=off,logfile={log}", "-serial", f"chardev:{name}"]
 
         return [
-            "nice", "-n", str(NICE), "qemu-system-x86_64", "-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off",
-            "-smp", "1", "-cpu", CPU, "-m", str(MEMORY_MIB), "-display", "none", "-vga", "none", "-net", "none", "-no-reboot",
+            *WITH_PARENT, "nice", "-n", str(NICE), "qemu-system-x86_64", "-accel", "tcg,thread=single",
+            "-icount", "shift=1,sleep=off", "-smp", "1", "-cpu", CPU,
+            "-m", str(MEMORY_MIB), "-display", "none", "-vga", "none", "-net", "none", "-no-reboot",
             *serial("console"), *serial("station"), "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
             "-drive", f"file={self.disk},format=qcow2,if=none,id=disk,cache=unsafe", "-device", "virtio-blk-pci,drive=disk",
             "-kernel", str(image.hypervisor), "-append", f"{XEN_OPTIONS} sched={scheduler}",

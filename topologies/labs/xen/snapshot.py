@@ -32,7 +32,7 @@ def lab(scheduler: str, plan: Plan, say: Callable[[str], None] = lambda _: None)
         folder.mkdir()
         with XenLab.boot(built, scheduler, plan) as fresh:
             fresh.set_up()
-            fresh.fsctl.wait_for_bypass(True)
+            fresh.bypass(True)
             tokens = {"admin": fresh.tokens.admin, "routers": fresh.tokens.routers}
             (folder / "tokens.json").write_text(json.dumps(tokens))
             fresh.machine.save(folder / "disk.qcow2")
