@@ -50,6 +50,8 @@ class Lab:
     def __enter__(self) -> Self:
         try:
             self._stack.enter_context(_signals_as_exceptions())
+            # Mininet waits for ever for a namespace that cannot be made; this says why it cannot.
+            run("mnexec", "-n", "true")
             self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-lab-")))
             self.ovs = self._given_ovs or self._stack.enter_context(OpenVSwitch())
             _sweep(self.ovs)
