@@ -1,0 +1,245 @@
+"""The whole agent as a process of its own in a router's namespace, against a fake fsctl on a real socket."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsctl.errors import UnavailableError
+from fsctl.fib import Fib
+from fsctl.model import Forward, format_mac
+
+from .fake import FakeFsctl, a_router, serving
+from .netns import Namespace, inside, namespaces, needs_root, veth
+
+pytestmark = needs_root
+PATIENCE_SECONDS = 20.0
+
+
+def eventually(check: Callable[[], Any], what: str) -> None:
+    """Wait until it is so; the bound is for a broken agent, not a measure of a good one."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not check():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@dataclass
+class Guest:
+    """A router between two hosts, with interfaces that fsctl knows under other names."""
+
+    ns: Namespace
+    hosts: Namespace
+    fake: FakeFsctl
+    run_dir: Path
+    url: str
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def command(self, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self.ns.name, sys.executable, "-m", "fsctl.agent", *words]
+
+    def start(self, *flags: str, run_dir: Path | None = None) -> subprocess.Popen[str]:
+        where = ["--url", self.url, "--router", "vr1", "--run-dir", str(run_dir or self.run_dir), "--lease", "2"]
+        token = self.run_dir / "token"
+        token.write_text("secret\n")
+        process = subprocess.Popen(
+            self.command("run", *where, "--token-file", str(token), *flags),
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/usr/sbin:/usr/bin"},
+        )
+        self.processes.append(process)
+        return process
+
+    def flows(self) -> dict[str, str]:
+        """(destination -> next hop) for packets that come in by eth0."""
+        there = [d for d in list(self.fake.fib) if d.match.in_port == "eth0"]
+        return {str(d.match.dst): format_mac(d.verdict.eth_dst) if isinstance(d.verdict, Forward) else "punt" for d in there}
+
+    def waits_for(self, expected: dict[str, str]) -> None:
+        eventually(lambda: self.flows() == expected, f"expected {expected}, there is {self.flows()}")
+
+    def status(self, *words: str) -> str:
+        command = self.command("status", "--run-dir", str(self.run_dir), *words)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def rss_kib(self, process: subprocess.Popen[str]) -> int:
+        text = Path(f"/proc/{process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+    def cpu_seconds(self, process: subprocess.Popen[str]) -> float:
+        words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / 100
+
+    def neigh(self, address: str) -> dict[str, Any]:
+        found = [n for n in self.ns.json("neigh show") if n["dst"] == address]
+        return found[0] if found else {}
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with ExitStack() as stack:
+        ns, hosts = stack.enter_context(namespaces("a", "h"))
+        for n, interface in enumerate(("r0", "r1")):
+            veth(ns, interface, hosts, f"h{n}")
+            ns.ip(f"addr add 10.0.{n}.1/24 dev {interface}")
+            hosts.ip(f"addr add 10.0.{n}.9/24 dev h{n}")
+            for key in ("rp_filter", "send_redirects"):
+                ns.sysctl(f"ipv4/conf/{interface}/{key}", "0")
+        for key in ("rp_filter", "send_redirects"):
+            ns.sysctl(f"ipv4/conf/all/{key}", "0")
+        ns.sysctl("ipv4/ip_forward", "1")
+        fake = FakeFsctl(a_router({"eth0": ns.mac("r0"), "eth1": ns.mac("r1")}), time.monotonic)
+        with inside(ns.name):
+            url = stack.enter_context(serving(fake))
+        made = Guest(ns, hosts, fake, tmp_path, url)
+        yield made
+        for process in made.processes:
+            process.kill()
+            process.wait()
+
+
+def mac(guest: Guest, n: int) -> str:
+    return guest.hosts.mac(f"h{n}")
+
+
+def test_routes_and_neighbours_become_flows_and_go_with_them(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    far, near = {"10.9.0.0/16": mac(guest, 1)}, {"10.0.1.9/32": mac(guest, 1)}
+    guest.waits_for(far | near)  # the gateway was resolved on purpose: nobody has sent it a packet
+    guest.ns.ip("route add 10.8.0.0/16 via 10.0.1.9")
+    guest.waits_for(far | near | {"10.8.0.0/16": mac(guest, 1)})
+    guest.ns.ip("route add blackhole 10.8.7.0/24")
+    guest.waits_for(far | near | {"10.8.0.0/16": mac(guest, 1), "10.8.7.0/24": "punt"})
+    guest.ns.ip("route del 10.8.7.0/24")
+    guest.ns.ip("route del 10.8.0.0/16")
+    guest.waits_for(far | near)
+    guest.ns.ip("link set r1 down")
+    guest.waits_for({})
+
+
+def test_hazard_13_neighbours_in_use_are_managed_by_the_kernel(guest: Guest) -> None:
+    for key, value in (("base_reachable_time_ms", 400), ("delay_first_probe_time", 1), ("retrans_time_ms", 50)):
+        guest.ns.sysctl(f"ipv4/neigh/r1/{key}", str(value))
+    guest.ns.sysctl("ipv4/neigh/r1/interval_probe_time_ms", "200")
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    process = guest.start()
+    eventually(lambda: guest.neigh("10.0.1.9").get("managed", "absent") is None, "the gateway shall be managed")
+    guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    guest.hosts.ip("addr del 10.0.1.9/24 dev h1")
+    guest.waits_for({})  # found out by the kernel's own probes: no packet was sent to it
+    guest.hosts.ip("addr add 10.0.1.9/24 dev h1")
+    guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert "managed" not in guest.neigh("10.0.1.9"), "the kernel is left as it was"
+
+
+def test_hazard_14_a_changed_mac_follows(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    guest.hosts.ip("link set h1 address 02:aa:00:00:00:01")
+    guest.ns.ip("neigh replace 10.0.1.9 lladdr 02:aa:00:00:00:01 dev r1 nud reachable")
+    guest.waits_for({"10.9.0.0/16": "02:aa:00:00:00:01", "10.0.1.9/32": "02:aa:00:00:00:01"})
+
+
+def test_hazard_08_a_firewall_ends_the_bypass_with_a_reason(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(guest.flows, "no flows")
+    guest.ns.run("nft add table ip f")
+    guest.ns.run("nft add chain ip f forwarded { type filter hook forward priority 0 ; policy drop ; }")
+    guest.waits_for({})
+    eventually(lambda: guest.fake.session and guest.fake.session.reasons, "the reason is shown on the router")
+    assert guest.fake.session is not None
+    assert guest.fake.session.reasons[0]["name"] == "firewall"
+    assert "policy drop [firewall]" in guest.status()
+    guest.ns.run("nft flush ruleset")
+    eventually(guest.flows, "bypassed again")
+
+
+def test_hazard_30_killed_it_loses_its_flows_and_ended_it_withdraws_them(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    process = guest.start()
+    eventually(guest.flows, "no flows")
+    process.kill()
+    eventually(lambda: guest.fake.tick() or not guest.flows(), "the lease ends")
+    second = guest.start()
+    eventually(guest.flows, "no flows again")
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(PATIENCE_SECONDS) == 0
+    assert guest.flows() == {}
+    assert guest.fake.session is None
+
+
+def test_a_second_agent_is_refused(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(guest.flows, "no flows")
+    same_place = guest.start()
+    assert same_place.wait(PATIENCE_SECONDS) == 1
+    assert "another agent runs here" in (same_place.stderr.read() if same_place.stderr else "")
+    assert guest.fake.session is not None
+    first = guest.fake.session.id
+    elsewhere = guest.start(run_dir=guest.run_dir / "other")
+    command = guest.command("status", "--json", "--run-dir", str(guest.run_dir / "other"))
+
+    def problem() -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return str(json.loads(done.stdout)["session"]["problem"]) if done.returncode == 0 else ""
+
+    eventually(lambda: "another agent holds this router" in problem(), "refused with 409")
+    assert guest.fake.session.id == first
+    assert elsewhere.poll() is None, "it stands by"
+
+
+def test_fsctl_away_and_back_without_its_memory(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(guest.flows, "no flows")
+    guest.fake.refuse = lambda _method, _path: UnavailableError("away")
+    guest.fake.fib, guest.fake.session = Fib(), None
+    guest.ns.ip("route add 10.8.0.0/16 via 10.0.1.9")
+    time.sleep(1)
+    guest.fake.refuse = lambda _method, _path: None
+    guest.waits_for({p: mac(guest, 1) for p in ("10.9.0.0/16", "10.8.0.0/16", "10.0.1.9/32")})
+
+
+def test_status_for_people_programs_and_prometheus(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(guest.flows, "no flows")
+    access = ("--url", guest.url, "--router", "vr1", "--token-file", str(guest.run_dir / "token"))
+    text = guest.status("--flows", *access)
+    assert "eth0 is r0, eth1 is r1" in text
+    assert "10.9.0.0/16" in text
+    assert json.loads(guest.status("--json"))["router"] == "vr1"
+    assert 'fsctl_bypassed_packets_total{in="eth0",dst="10.9.0.0/16",router="vr1"} 7' in guest.status("--prometheus", *access)
+
+
+def test_ten_thousand_routes_are_few_calls_and_little_memory(guest: Guest, tmp_path: Path) -> None:
+    process = guest.start()
+    eventually(lambda: guest.fake.session is not None and guest.fake.session.synced, "no session")
+    batch = tmp_path / "routes"
+    batch.write_text("".join(f"route add 20.{n >> 8}.{n & 255}.0/24 via 10.0.1.9\n" for n in range(10_000)))
+    guest.ns.ip("neigh replace 10.0.1.9 lladdr 02:aa:00:00:00:01 dev r1 nud permanent")
+    guest.ns.ip(f"-batch {batch}")
+    eventually(lambda: len(guest.fake.fib) == 2 * 10_001, "not all routes arrived")
+    calls = [entry for entry in list(guest.fake.log) if entry[1] == "flows"]
+    assert len(calls) < 60
+    assert guest.rss_kib(process) < 60 * 1024
+    batch.write_text(batch.read_text().replace("route add", "route del"))
+    guest.ns.ip(f"-batch {batch}")
+    eventually(lambda: len(guest.fake.fib) == 2, "not all routes went")
