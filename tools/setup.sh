@@ -70,7 +70,7 @@ apt_install() {
 
 make_venv() {
     local stamp want
-    want=$(cat requirements.txt pyproject.toml tools/constraints.txt fsctl/compat.py 2>/dev/null | sha256sum | cut -c1-16)
+    want=$(cat requirements.txt setup.cfg pyproject.toml tools/constraints.txt fsctl/compat.py 2>/dev/null | sha256sum | cut -c1-16)
     stamp=$VENV/.fsctl-$want
     [ -e "$stamp" ] && return
     apt_install "${VENV_PACKAGES[@]}"

@@ -43,7 +43,7 @@ class Image:
 
 def _base() -> Path:
     """Debian with the toolstack and a virtual environment with fsctl's dependencies: changes rarely."""
-    packaging = [cache.TREE / "pyproject.toml", cache.TREE / "tools" / "constraints.txt"]
+    packaging = [cache.TREE / "pyproject.toml", cache.TREE / "setup.cfg", cache.TREE / "tools" / "constraints.txt"]
     key = cache.fingerprint(",".join(PACKAGES), packaging)
 
     def make(path: Path) -> None:
@@ -137,7 +137,7 @@ def image() -> Image:
     kernel = debian.Kernel(debian.HOST_KERNEL)
     lab = [HERE.parent / "station.py", HERE.parent / "initramfs.py", Path(__file__)]
     files = cache.sources("fsctl", "topologies/labs/guest", "topologies/labs/xen/dom0", "contrib/xen")
-    key = cache.fingerprint(kernel.release, files + lab + [cache.TREE / "pyproject.toml"])
+    key = cache.fingerprint(kernel.release, files + lab + [cache.TREE / "pyproject.toml", cache.TREE / "setup.cfg"])
 
     def make(path: Path) -> None:
         root = path.with_name("root")
