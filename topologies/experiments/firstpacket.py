@@ -112,7 +112,7 @@ def _measure(chain: Chain, settings: Settings, say: Say) -> list[Sample]:
         ovs.start()
         tracks = {
             CASCADE: stack.enter_context(_cascade(space, ovs, chain)),
-            COLLAPSED: stack.enter_context(_collapsed(space, ovs, chain)),
+            COLLAPSED: stack.enter_context(collapsed_track(space, ovs, chain)),
             REACTIVE: stack.enter_context(_reactive(space, ovs, chain)),
         }
         entries = len(chain.prefixes)
@@ -160,7 +160,8 @@ def _cascade(space: Namespace, ovs: Sandbox, chain: Chain) -> Iterator[Track]:
 
 
 @contextmanager
-def _collapsed(space: Namespace, ovs: Sandbox, chain: Chain) -> Iterator[Track]:
+def collapsed_track(space: Namespace, ovs: Sandbox, chain: Chain) -> Iterator[Track]:
+    """fsctl's rules for a chain, on one bridge."""
     collapsed = Collapsed(chain)
 
     def changed(entry: Entry, eth_dst: int) -> list[RuleChange]:
