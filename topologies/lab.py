@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from topologies.control import Control
 from topologies.mn import Mininet
-from topologies.nodes import MARK, Guest, LabLink, LabSwitch
+from topologies.nodes import MARK, NET, Guest, LabLink, LabSwitch
 from topologies.ovs import LabError, OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station
 
@@ -180,12 +180,19 @@ def _free_net() -> IPv4Network:
 
 
 def _sweep(ovs: OpenVSwitch) -> None:
-    """Remove the bridges of labs that were killed: those whose process is gone."""
+    """Remove what labs that were killed have left: bridges, and devices of a private Open vSwitch's bridges."""
     table = ovs.vsctl("-f", "json", "--columns", "name,external_ids", "list", "bridge")
     for name, (_, pairs) in json.loads(table)["data"]:
-        pid = dict(pairs).get(MARK)
-        if pid is not None and not Path(f"/proc/{pid}").exists():
+        if _is_orphan(dict(pairs).get(MARK, "")):
             ovs.vsctl("--if-exists", "del-br", name)
+    for device in NET.iterdir():
+        mark, _, pid = (device / "ifalias").read_text().strip().partition(":")
+        if mark == MARK and _is_orphan(pid):
+            run("ip", "link", "del", device.name)
+
+
+def _is_orphan(pid: str) -> bool:
+    return pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 class _signals_as_exceptions:  # noqa: N801 - reads as a statement

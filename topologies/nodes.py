@@ -19,6 +19,7 @@ from topologies.ovs import OpenVSwitch, run
 from topologies.plan import RoutedTopo, Station, subnet_of
 
 MARK = "fsctl-lab"
+NET = Path("/sys/class/net")
 CLONE_NEWNET = 0x40000000
 OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 SYSCTLS = {
@@ -77,6 +78,7 @@ class LabSwitch(Switch):  # type: ignore[misc, unused-ignore]
                 # A bridge port has no addresses, and so nothing to say of its own.
                 Path(f"/proc/sys/net/ipv6/conf/{intf.name}/disable_ipv6").write_text("1")
         self.ovs.vsctl(*command)
+        (NET / self.bridge / "ifalias").write_text(f"{MARK}:{os.getpid()}")
 
     def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803 - Mininet's name
         self.ovs.vsctl("--if-exists", "del-br", self.bridge)
