@@ -107,8 +107,13 @@ class Decider:
         around = None if parent is None else decisions[parent]
         if not isinstance(around, Direct):
             return None
-        mac = usable_mac(self.state.neighs.get(NeighKey(around.link, version, key >> 8)))
+        mac = self._mac(NeighKey(around.link, version, key >> 8))
         return None if mac is None else Forward(self.names[around.link], mac)
+
+    def _mac(self, neigh: NeighKey) -> int | None:
+        """Where a packet for this neighbour goes; None also for an interface's own MAC address (it would come back)."""
+        mac = usable_mac(self.state.neighs.get(neigh))
+        return None if mac == self.state.links[neigh.link].mac else mac
 
     def _ways(self, route: Route, needs: set[Need]) -> Iterator[Decision]:
         if route.kind != UNICAST:
@@ -151,7 +156,7 @@ class Decider:
         else:
             return Direct(leg.index)
         needs.add(neigh)
-        mac = usable_mac(self.state.neighs.get(neigh))
+        mac = self._mac(neigh)
         return Hole("next hop unresolved") if mac is None else Forward(name, mac)
 
     def forget(self, place: Place) -> None:

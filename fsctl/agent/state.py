@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Rule, Value
 from fsctl.agent.rib import Rib, Sorted
 from fsctl.fib import Key
-from fsctl.model import BITS, IPV4, IPV6
+from fsctl.model import BITS, IPV4, IPV6, MULTICAST_BIT
 
 VERSIONS = (IPV4, IPV6)
 USABLE_STATES = frozenset({"reachable", "stale", "delay", "probe", "permanent"})
@@ -18,8 +18,10 @@ Place = tuple[int, Key]
 
 
 def usable_mac(neigh: Neigh | None) -> int | None:
-    """The MAC address that the kernel would send to now."""
-    return neigh.mac if neigh is not None and neigh.state in USABLE_STATES else None
+    """The MAC address that the kernel would send to now, if it is one station's."""
+    if neigh is None or not neigh.mac or neigh.mac & MULTICAST_BIT:
+        return None
+    return neigh.mac if neigh.state in USABLE_STATES else None
 
 
 def host_place(version: int, value: int) -> Place:

@@ -137,6 +137,7 @@ def a_router(macs: Mapping[str, str], name: str = "vr1") -> Router:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # one segment for headers and body, or Nagle and a delayed ACK make each answer 40 ms late
     fake: FakeFsctl
     lock: threading.Lock
 

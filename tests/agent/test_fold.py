@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fsctl.agent.events import Event, Link, Nexthop, Route
@@ -118,6 +120,13 @@ def test_hazard_12_a_neighbour_without_a_route_is_not_forwarded() -> None:
 @pytest.mark.parametrize("state", ["incomplete", "failed", "none", "noarp"])
 def test_hazard_13_a_neighbour_that_is_not_usable_withdraws_at_once(state: str) -> None:
     assert table(GATEWAY, FAR, Event(neigh(ETH1, "10.0.1.9", B, state))) == {}
+
+
+@pytest.mark.parametrize("mac", ["02:00:00:00:01:01", "33:33:00:00:00:01", "00:00:00:00:00:00"])
+def test_a_neighbour_that_no_packet_can_be_sent_to_is_a_hole(mac: str) -> None:
+    """The interface's own MAC address, a group's, none."""
+    odd = Event(replace(neigh(ETH1, "10.0.1.9"), mac=int(mac.replace(":", ""), 16)))
+    assert table(odd, FAR) == {}
 
 
 @pytest.mark.parametrize("state", ["reachable", "stale", "delay", "probe", "permanent"])
