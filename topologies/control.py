@@ -16,7 +16,7 @@ import yaml
 
 from fsctl.client import Client
 from fsctl.errors import FsctlError
-from topologies.ovs import LabError, spawn, stop
+from topologies.processes import LabError, spawn, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 60.0

@@ -26,7 +26,8 @@ from rich.table import Table
 from fsctl.errors import FsctlError
 from topologies import measure
 from topologies.lab import Lab
-from topologies.ovs import LabError, OpenVSwitch, run
+from topologies.ovs import OpenVSwitch
+from topologies.processes import LabError, run
 from topologies.topos import Measured
 
 ROUTED, BYPASSED, CEILING = "routed", "bypassed", "plain L2"

@@ -27,8 +27,9 @@ from typing import Any, Self
 from topologies.control import Control
 from topologies.mn import Mininet
 from topologies.nodes import MARK, NET, Guest, LabLink, LabSwitch
-from topologies.ovs import LabError, OpenVSwitch, run
+from topologies.ovs import OpenVSwitch
 from topologies.plan import RoutedTopo, Station
+from topologies.processes import LabError, run
 
 MANAGEMENT = "mgmt"
 MANAGEMENT_NETS = tuple(IPv4Network(f"198.18.{n}.0/24") for n in range(16))

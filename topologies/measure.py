@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from topologies.nodes import Guest
-from topologies.ovs import LabError
+from topologies.processes import LabError
 
 BLAST = str(Path(__file__).with_name("blast.py"))
 MINIMUM_UDP_PAYLOAD = 18

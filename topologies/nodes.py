@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from topologies.mn import Host, Link, Switch
-from topologies.ovs import OpenVSwitch, run
+from topologies.ovs import OpenVSwitch
 from topologies.plan import RoutedTopo, Station, subnet_of
+from topologies.processes import run
 
 MARK = "fsctl-lab"
 NET = Path("/sys/class/net")

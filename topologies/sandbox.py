@@ -1,8 +1,8 @@
-"""A private Open vSwitch with the dummy datapath, for tests and benchmarks: no packets, no root; or with the
-userspace datapath inside a network namespace, for real packets.
+"""A private Open vSwitch: with the dummy datapath for tests and benchmarks (no packets, no root), or with the
+userspace datapath for real packets.
 
 Own directory, own sockets, gone at the end. Nothing here touches an OVS that already runs on the machine. The
-daemons stay children of this process and are killed by their process ids, whatever happens to their directory.
+daemons stay children of this process and end when it does, whatever happens to their directory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from topologies.processes import LabError, run, spawn, stop
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 START_TIMEOUT_S = 20.0
@@ -28,24 +30,26 @@ class Sandbox:
     """ovsdb-server and ovs-vswitchd of one session.
 
     `inside` is a command prefix that enters a network namespace: there the datapath is real (needs root).
+    `datapath` is "dummy" or "netdev"; by default "netdev" inside a namespace.
     """
 
-    def __init__(self, inside: Sequence[str] = ()) -> None:
+    def __init__(self, inside: Sequence[str] = (), datapath: str | None = None) -> None:
         self._inside = tuple(inside)
-        self.datapath = "netdev" if self._inside else "dummy"
+        self.datapath = datapath or ("netdev" if self._inside else "dummy")
         # A short path: unix socket addresses end at 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="fsctl-ovs-", dir="/tmp"))
         self.env = dict(os.environ, **{f"OVS_{name}DIR": str(self.directory) for name in ("RUN", "DB", "LOG", "SYSCONF")})
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Raises RuntimeError with the daemons' words if they do not come up."""
+        """Raises LabError with the daemons' words if they do not come up."""
         database, self.db_socket = self.directory / "conf.db", self.directory / "db.sock"
         self.run("ovsdb-tool", "create", str(database), str(SCHEMA))
         self._spawn("ovsdb-server", str(database), f"--remote=punix:{self.db_socket}", "--unixctl=" + self._ctl("db"))
         self._wait_for(self.db_socket)
         self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", "--no-wait", "init")
-        dummy = () if self._inside else ("--enable-dummy=override",)
+        dummy = ("--enable-dummy=override",) if self.datapath == "dummy" else ()
+        # --disable-system: it must not look after datapaths in the kernel that may be somebody else's.
         self._spawn(
             *self._inside, "ovs-vswitchd", f"unix:{self.db_socket}", *dummy, "--disable-system", "-vconsole:off",
             "-vfile:info", f"--log-file={self.directory}/vswitchd.log", "--unixctl=" + self._ctl("sw"),
@@ -54,12 +58,7 @@ class Sandbox:
 
     def stop(self) -> None:
         for daemon in reversed(self._daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(5)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+            stop(daemon)
         self._daemons.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -77,23 +76,19 @@ class Sandbox:
         return str(self.directory / f"{name}.ctl")
 
     def _spawn(self, *command: str) -> None:
-        with open(self.directory / f"daemon{len(self._daemons)}.out", "wb") as out:
-            self._daemons.append(subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out))
+        self._daemons.append(spawn(list(command), self.directory / f"daemon{len(self._daemons)}.out", self.env))
 
     def _wait_for(self, path: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not path.exists():
             if self._daemons[-1].poll() is not None or time.monotonic() > deadline:
                 outputs = "".join(p.read_text(errors="replace") for p in self.directory.glob("*.out"))
-                raise RuntimeError(f"{path} did not appear: {outputs}")
+                raise LabError(f"{path} did not appear: {outputs}")
             time.sleep(0.01)
 
     def run(self, *command: str) -> str:
-        """Standard output; raises RuntimeError with standard error if the command fails."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
-        return done.stdout
+        """Standard output; raises LabError with standard error if the command fails."""
+        return run(*command, env=self.env)
 
     def vsctl(self, *args: str) -> str:
         return self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", *args)
