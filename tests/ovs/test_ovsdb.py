@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from topologies.sandbox import Sandbox, available
 
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
+from topologies.sandbox import Sandbox, available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
 CONTROLLER = "tcp:127.0.0.1:6699"
