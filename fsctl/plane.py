@@ -343,13 +343,7 @@ class Plane:
         return out
 
     def _emit(
-        self,
-        key: Key | FiveTuple,
-        parent: State,
-        state: State,
-        affected: tuple[Node, ...],
-        watched: Set[int],
-        out: list[Emission],
+        self, key: Key | FiveTuple, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
     ) -> None:
         """Rules at `key`: one where an interface, or a class of its senders, is told something else than above."""
         for base in dict.fromkeys(n.base for n in affected if n.index in watched):
