@@ -89,6 +89,6 @@ def test_probes_are_what_the_methods_promise() -> None:
 def test_a_chain_knows_different_prefixes_inside_its_range() -> None:
     chain = make_chain(2, 300)
     assert len(set(chain.prefixes)) == 300
-    assert all(value & ~MASKS[length] & 0xFFFFFFFF == 0 and 16 <= value >> 24 <= 223 for value, length in chain.prefixes)
+    assert all(value & ~MASKS[length] & 0xFFFFFFFF == 0 and 16 <= value >> 24 <= 126 for value, length in chain.prefixes)
     for dst in chain.destinations(100):
         assert any(dst & MASKS[length] == value for value, length in chain.prefixes)

@@ -15,8 +15,10 @@ from topologies.experiments.rig import Connection, Rig, prefix
 from topologies.ovs import LabError
 
 ROUTERS = 4
-CLIENTS = 4
+CLIENTS = 16
 RATE = 500
+OWN_PREFIXES = 1000
+"""Prefixes that a client adds, and then removes, beside those of all others."""
 
 
 def run(settings: Settings, say: Say) -> Report:
@@ -52,9 +54,10 @@ def _parse(report: Report, count: int, repeats: int) -> None:
 class Client(threading.Thread):
     """Sends one request every `interval_s`, as soon as it can if it has fallen behind, until `until` (monotonic)."""
 
-    def __init__(self, rig: Rig, router: int, kind: str, count: int, interval_s: float, until: float) -> None:
+    def __init__(self, rig: Rig, number: int, kind: str, count: int, interval_s: float, until: float) -> None:
         super().__init__()
-        self._rig, self._router, self._kind, self._count = rig, router, kind, count
+        self._rig, self._router, self._kind = rig, number % ROUTERS + 1, kind
+        self._first_prefix = count + number * OWN_PREFIXES
         self._interval_s, self._until = interval_s, until
         self.delays_s: list[float] = []
         self.error: Exception | None = None
@@ -79,14 +82,14 @@ class Client(threading.Thread):
         if self._kind == "GET":
             connection.request("GET", path)
         else:
-            flow = self._rig.flow(self._router, prefix(self._count + number % 1000))
-            body = {"add": [flow]} if number // 1000 % 2 == 0 else {"remove": [flow["match"]]}
+            flow = self._rig.flow(self._router, prefix(self._first_prefix + number % OWN_PREFIXES))
+            body = {"add": [flow]} if number // OWN_PREFIXES % 2 == 0 else {"remove": [flow["match"]]}
             connection.request("PATCH", f"{path}/flows", json.dumps(body).encode())
 
 
 def _sustained(report: Report, rig: Rig, kind: str, count: int, seconds: int) -> None:
     until = time.monotonic() + seconds
-    clients = [Client(rig, k + 1, kind, count, CLIENTS / RATE, until) for k in range(CLIENTS)]
+    clients = [Client(rig, k, kind, count, CLIENTS / RATE, until) for k in range(CLIENTS)]
     with EchoProbe(rig.control.openflow_port) as probe:
         start = time.monotonic()
         for client in clients:

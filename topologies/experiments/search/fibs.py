@@ -12,8 +12,8 @@ LENGTHS = {16: 2, 19: 3, 20: 5, 21: 6, 22: 13, 23: 10, 24: 58, 32: 3}
 SENDER_MAC = 0x02_00_00_EE_00_01
 HOSTS = (0x02_00_00_FF_00_01, 0x02_00_00_FF_00_02)
 """The last router's next hops."""
-FIRST, SPAN = 16 << 24, 208 << 24
-"""Destinations from 16.0.0.0 to 223.255.255.255."""
+FIRST, SPAN = 16 << 24, 111 << 24
+"""Destinations from 16.0.0.0 to 126.255.255.255: a stretch without any that no router forwards."""
 
 
 def interface_mac(router: int, number: int) -> int:
