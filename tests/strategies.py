@@ -125,7 +125,7 @@ def an_interface(draw: st.DrawFn, router: str, name: str, bridge: str, taken: se
     """One interface on `bridge`, where MACs in `taken` are in use; now and then it is down."""
     mac = pick(draw, [m for m in ROUTER_MACS[: len(taken) + 4] if m not in taken])
     taken.add(mac)
-    up = not once_in(draw, 20)
+    up = not once_in(draw, 12)
     ofport = len(taken) if up or once_in(draw, 2) else None
     addresses = tuple(several(draw, ADDRESSES, 2))
     why_down = "" if up else "no link"
@@ -202,11 +202,11 @@ def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Del
     for n, (name, router) in enumerate(routers.items()):
         then = firsts[(n + 1) % len(firsts)]
         is_last = n == len(firsts) - 1
-        loops = then.bridge == router.interfaces["eth1"].bridge and once_in(draw, 4) if is_last else True
+        loops = then.bridge == router.interfaces["eth1"].bridge and once_in(draw, 3) if is_last else True
         mac = then.mac if loops else HOST_MACS[0]
         result[name] = [Delegation(Match("eth0", prefix), Forward("eth1", mac)) for prefix in wide]
-        if n > 0 and once_in(draw, 4):
-            before = routers[f"r{n - 1}"].interfaces["eth1"].mac
+        if once_in(draw, 4):
+            before = routers[f"r{(n or len(routers)) - 1}"].interfaces["eth1"].mac
             result[name].append(Delegation(Match("eth0", wide[0], before), a_verdict(draw, router, routers)))
         if once_in(draw, 4):
             connection = a_connection(draw, wide[0].version)

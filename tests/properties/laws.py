@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fsctl import reconcile
@@ -60,6 +60,7 @@ class Bench:
 
     network: Network
     tables: Tables
+    longest: dict[Interface, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, network: Network) -> Bench:
@@ -103,9 +104,29 @@ class Bench:
             for p in self.probes
         ]
 
+    def busy(self) -> list[Interface]:
+        """The interfaces that have delegations: where chains begin. A line's first comes first."""
+        fibs = self.network.fibs
+        return [i for i in self.network.interfaces() if any(d.match.in_port == i.name for d in fibs[i.router])]
+
+    def at_the_edges(self, packet: Packet) -> list[Packet]:
+        """The packet with every TTL and length at which its walk may end otherwise, and as a fragment."""
+        hops = walk(self.network, packet).forwards
+        widest = self.network.bridges[packet.bridge].max_mtu
+        lengths = {i.mtu + k for i in self.network.interfaces() for k in (0, 1)}
+        return [
+            *(replace(packet, ttl=ttl) for ttl in (hops, hops + 1) if hops),
+            *(replace(packet, length=length) for length in sorted(lengths) if hops and length <= widest),
+            replace(packet, fragment=True),
+        ]
+
     def longest_chain(self, interface: Interface) -> int:
         """The most hops that any packet takes which reaches the routers by this interface."""
-        return max((walk(self.network, p).forwards for p in self.arrivals(interface)), default=0)
+        known = self.longest.get(interface)
+        if known is None:
+            hops = (walk(self.network, p).forwards for p in self.arrivals(interface))
+            known = self.longest[interface] = max(hops, default=0)
+        return known
 
     def left_alone_for_cause(self, packet: Packet, found: Walk) -> bool:
         """Whether the tables may leave a packet to the first router although `walk` bypasses it.
