@@ -172,14 +172,12 @@ class Controller:
             self._awake.clear()
             while self._queue:
                 self._one(self._next())
-                self._settle()
-            self._settle()
-            self._withdraw_expired()
-            self._close()
-            self._answer()
+                self._one(self._settle)
+            for duty in (self._settle, self._withdraw_expired, self._close, self._answer):
+                self._one(duty)
             if self._runtime.now() >= retry_at:
                 retry_at = self._runtime.now() + RETRY_S
-                self._retry()
+                self._one(self._retry)
 
     def _patience(self) -> float:
         """Seconds until there is something to look at, if nothing comes in."""

@@ -114,11 +114,8 @@ class Installer:
             rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
             if rejections:
                 self._refused(here, changes, rejections, layout)
-        except FsctlError as e:
-            # Whatever was applied is found out by the dump at the next connection.
-            _LOG.warning("bridge %s: %s; waiting for it to connect again", bridge, e)
-            here.in_step = False
-            here.broken = str(e)
+        except Exception as e:  # noqa: BLE001 - nobody else hears of it, and what is installed is unknown now
+            self._lost_step(here, e)
 
     def sync_all(self, bridges: Iterable[str], layout: Layout) -> None:
         """All these bridges at once: one answers while another's dump is read."""
@@ -141,9 +138,15 @@ class Installer:
             _LOG.info("bridge %s: in step, %d changes of %d rules", bridge, len(update.changes), len(desired.rules))
             if rejections:
                 self._refused(here, list(update.changes), rejections, layout)
-        except FsctlError as e:
-            here.in_step, here.broken = False, str(e)
-            _LOG.warning("bridge %s: %s; waiting for it to connect again", bridge, e)
+        except Exception as e:  # noqa: BLE001 - likewise
+            self._lost_step(here, e)
+
+    @staticmethod
+    def _lost_step(here: Installed, error: Exception) -> None:
+        """What was applied is found out by the next dump: when it connects again, or is tried again."""
+        here.in_step, here.broken = False, str(error) or repr(error)
+        unexpected = None if isinstance(error, FsctlError) else error
+        _LOG.warning("bridge %s is out of step: %s", here.switch.bridge, here.broken, exc_info=unexpected)
 
     # --- refusals ------------------------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ Times are seconds on the clock that the caller passes in; after a restart of fsc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from fsctl.errors import ConflictError
+from fsctl.errors import ConflictError, FsctlError
 from fsctl.status import Session, SessionRequest
 from fsctl.store import Store
+
+_LOG = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -68,7 +71,10 @@ class Sessions:
         now = self._now()
         gone = [name for name, session in self._sessions.items() if now > session.ends]
         for router in gone:
-            self._forget(router)
+            try:
+                self._forget(router)
+            except FsctlError:
+                _LOG.exception("router %s: the end of its session could not be stored", router)
         return gone
 
     def next_end(self) -> float:
@@ -76,5 +82,5 @@ class Sessions:
         return min((session.ends for session in self._sessions.values()), default=float("inf"))
 
     def _forget(self, router: str) -> None:
-        self._store.forget_session(router)
         del self._sessions[router]
+        self._store.forget_session(router)

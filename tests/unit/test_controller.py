@@ -258,6 +258,17 @@ def test_connection_lost_in_the_middle_of_a_write(lab: Lab) -> None:
     lab.check_in_step()
 
 
+def test_a_mistake_while_sending_is_made_good(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in one bridge's update, that bridge is out of step until it has been compared again."""
+    lab.settle()
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.switches["x"], "apply", lambda update: 1 // 0)
+        assert lab.write("r", ("10.0.0.0/8", TO_S)).waiting_for == ("x",)
+    assert any("division" in reason for reason in lab.controller.not_ready())
+    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.check_in_step()
+
+
 def test_addresses_of_a_router_become_holes(lab: Lab) -> None:
     lab.write("r", ("10.0.0.0/8", TO_B))
     change = InterfaceChange("r", "eth1", (Address.parse("10.9.9.1/24"),))
