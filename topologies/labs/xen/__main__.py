@@ -11,13 +11,13 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from topologies.labs import report
 from topologies.labs.cache import TREE
-from topologies.labs.measure import FRAME_BYTES, MESSAGE_BYTES, Run, Spec, measure
+from topologies.labs.measure import Run, Spec, measure
 from topologies.labs.plan import DIRECT, MAX_CHAIN, Plan
 from topologies.labs.remote import LabError, end_in_order
 from topologies.labs.xen import cost, lifecycle, snapshot
@@ -29,9 +29,9 @@ SETTINGS = (
     ("credit2", 0, "credit2, rate limit 0"),
     ("credit", 0, "credit, rate limit 0"),
 )
-SWEEP = Spec(message_bytes=MESSAGE_BYTES, frame_bytes=FRAME_BYTES, seconds=1.0)
+SWEEP = Spec(message_bytes=(256, 1024, 8192, 65536), frame_bytes=(64, 256, 700, 1500), seconds=1.0)
 QUICK = Spec(chains=(1,), message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
-POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
+POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=1.0)
 
 
 def say(text: str) -> None:
@@ -79,22 +79,25 @@ def run_quick(started: float) -> tuple[list[Run], dict[str, Any]]:
         return [run], conditions(lab, started)
 
 
-def run_all(started: float) -> tuple[list[Run], dict[str, Any]]:
-    """All settings, all chains, the sweeps in the first setting; then what becomes of routers that end."""
+def run_all(schedulers: Sequence[str], started: float) -> Iterator[tuple[list[Run], dict[str, Any]]]:
+    """All settings, all chains, the sweeps in the first setting; after it what becomes of routers that end.
+
+    Yields what there is so far after every setting: a run takes long, and what it has measured shall not be lost.
+    """
     runs: list[Run] = []
-    facts: dict[str, Any] = {}
-    for scheduler in snapshot.SCHEDULERS:
+    facts: dict[str, Any] = {"lifecycle": []}
+    for scheduler in schedulers:
         with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
             for _, limit, name in [s for s in SETTINGS if s[0] == scheduler]:
                 set_rate_limit(lab, scheduler, limit)
                 runs.append(measure(lab, name, POINTS if runs else SWEEP, say))
                 runs[-1].facts["switches"] = switches(lab)
-            if not facts:
-                facts = conditions(lab, started)
+                facts |= conditions(lab, started)
+                yield runs, facts
+            if not facts["lifecycle"]:
                 set_rate_limit(lab, scheduler, SETTINGS[0][1])
                 facts["lifecycle"] = [asdict(_followed(lab, event)) for event in lifecycle.EVENTS]
-    facts["whole run (s)"] = round(time.monotonic() - started)
-    return runs, facts
+                yield runs, facts
 
 
 def _followed(lab: XenLab, event: Callable[[XenLab], lifecycle.Event]) -> lifecycle.Event:
@@ -103,27 +106,33 @@ def _followed(lab: XenLab, event: Callable[[XenLab], lifecycle.Event]) -> lifecy
     return seen
 
 
+def set_up(schedulers: Sequence[str]) -> int:
+    """See to it that the snapshots are there and come up."""
+    for scheduler in schedulers:
+        with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
+            say(lab.station.run("xl list"))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m topologies.labs.xen", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one router, Xen's defaults, one size of each, no lifecycle")
     parser.add_argument("--docs", action="store_true", help="write docs/measurements/xen.md as well")
+    parser.add_argument("--schedulers", nargs="+", default=snapshot.SCHEDULERS, choices=snapshot.SCHEDULERS)
     parser.add_argument("--setup", action="store_true", help="no measurement: only see to it that the snapshots are there")
     options = parser.parse_args()
     end_in_order()
     started = time.monotonic()
     try:
         if options.setup:
-            for scheduler in snapshot.SCHEDULERS:
-                with snapshot.lab(scheduler, Plan(MAX_CHAIN), say) as lab:
-                    say(lab.station.run("xl list"))
-            return 0
-        runs, facts = run_quick(started) if options.quick else run_all(started)
+            return set_up(options.schedulers)
+        for runs, facts in [run_quick(started)] if options.quick else run_all(options.schedulers, started):
+            say(f"results: {report.save(runs, facts, TREE / 'results' / 'xen-lab', 'xen')}")
+            if options.docs and not options.quick:
+                write_page(runs, facts, TREE / "docs" / "measurements", say)
     except LabError as e:
         say(f"failed: {e}")
         return 1
-    say(f"results: {report.save(runs, facts, TREE / 'results' / 'xen-lab', 'xen')}")
-    if options.docs and not options.quick:
-        write_page(runs, facts, TREE / "docs" / "measurements", say)
     for run in runs:
         print(f"{run.setting}\n\n{report.summary(run)}")
     return 0
