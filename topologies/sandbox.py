@@ -47,7 +47,8 @@ class Sandbox:
         self.run("ovsdb-tool", "create", str(database), str(SCHEMA))
         self._spawn("ovsdb-server", str(database), f"--remote=punix:{self.db_socket}", "--unixctl=" + self._ctl("db"))
         self._wait_for(self.db_socket)
-        self.run("ovs-vsctl", f"--db=unix:{self.db_socket}", "--no-wait", "init")
+        # The socket is there before the server listens at it: hence --retry.
+        self.run("ovs-vsctl", f"--db={self.remote}", "--retry", "--timeout=20", "--no-wait", "init")
         dummy = ("--enable-dummy=override",) if self.datapath == "dummy" else ()
         # --disable-system: it must not look after datapaths in the kernel that may be somebody else's.
         self._spawn(
