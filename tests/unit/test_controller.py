@@ -262,7 +262,7 @@ def test_a_mistake_while_sending_is_made_good(lab: Lab, monkeypatch: pytest.Monk
     """Whatever goes wrong in one bridge's update, that bridge is out of step until it has been compared again."""
     lab.settle()
     with monkeypatch.context() as broken:
-        broken.setattr(lab.switches["x"], "apply", lambda update: 1 // 0)
+        broken.setattr(lab.switches["x"], "apply", lambda _update: 1 // 0)
         assert lab.write("r", ("10.0.0.0/8", TO_S)).waiting_for == ("x",)
     assert any("division" in reason for reason in lab.controller.not_ready())
     lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
