@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from fsctl.errors import FsctlError
 from fsctl.fib import Fib
@@ -12,7 +13,7 @@ from fsctl.schema.packets import packet_json
 from fsctl.schema.rules import actions_json, actions_text, rule_text
 from fsctl.schema.rules import match_json as rule_match_json
 from fsctl.schema.text import Json, shown
-from fsctl.status import BridgeStatus, Failure, FlowStatus, HopReport, RuleStatus, WalkReport, WriteResult
+from fsctl.status import BridgeStatus, Failure, FlowStatus, HopReport, RuleStatus, Session, WalkReport, WriteResult
 
 PROBLEM_PREFIX = "urn:fsctl:problem:"
 """A problem's `type` (RFC 9457, 3.1.1) is this and the error's slug."""
@@ -59,13 +60,26 @@ def interface_json(interface: Interface) -> dict[str, Json]:
     }
 
 
-def router_json(router: Router, fib: Fib | None) -> dict[str, Json]:
-    """A router, its interfaces, and how many of its `max_flows` it uses."""
+def session_json(session: Session) -> dict[str, Json]:
+    """An agent's session: whether it has replaced the whole FIB, and the number of its last write."""
+    return {
+        "id": session.id,
+        "lease": session.lease_s,
+        "graceful_restart": session.grace_s,
+        "synced": session.is_synced,
+        "seq": session.seq,
+    }
+
+
+def router_json(router: Router, fib: Fib | None, session: Session | None = None) -> dict[str, Json]:
+    """A router, its interfaces, how many of its `max_flows` it uses, and what its agent says is not bypassed."""
     return {
         "name": router.name,
         "flows": 0 if fib is None else len(fib),
         "max_flows": router.max_flows,
         "interfaces": {name: interface_json(i) for name, i in router.interfaces.items()},
+        "session": None if session is None else session_json(session),
+        "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
     }
 
 
