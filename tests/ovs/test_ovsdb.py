@@ -32,6 +32,7 @@ class Restartable(Sandbox):
         self._spawn("ovsdb-server", str(self.directory / "conf.db"), f"--remote=punix:{self.db_socket}",
                     "--unixctl=" + self._ctl("db"))  # fmt: skip
         self._wait_for(self.db_socket)
+        self.vsctl("--retry", "--timeout=20", "--no-wait", "init")
 
 
 @pytest.fixture
