@@ -74,7 +74,9 @@ class Fsctl:
 
     def wait_until_ready(self, timeout_s: float = 120) -> None:
         """Until every bridge is connected and in step."""
-        self._station.until(f"curl -sS -m 10 {URL}/readyz", '"ready"', timeout_s)
+        # Asked there, now and then: in an emulated dom0 every question takes time from what is asked about.
+        ask = f"for i in $(seq 20); do curl -sS -m 10 {URL}/readyz | grep '\"ready\"' && break; sleep 1; done"
+        self._station.until(ask, '"ready"', timeout_s)
 
     def ofport_of(self, nic: Nic) -> int:
         """The OpenFlow number of the port of a guest's card, found by the MAC that Xen or libvirt left in OVSDB."""

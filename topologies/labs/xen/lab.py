@@ -6,11 +6,12 @@ from types import TracebackType
 
 from topologies.labs.fsctl_setup import URL, Fsctl, Tokens, configuration, lab_bypass
 from topologies.labs.plan import MGMT_BRIDGE, MGMT_HOST, Guest, Nic, Plan
+from topologies.labs.remote import LabError
 from topologies.labs.xen.image import Image
 from topologies.labs.xen.machine import Machine
 
 ROUTER_MIB, HOST_MIB = 224, 96
-READY_S = 240.0
+READY_S = 400.0
 FSCTL = "/etc/fsctl"
 
 
@@ -90,7 +91,10 @@ class XenLab:
             f"mkdir -p /var/lib/fsctl; FSCTL_CONFIG={FSCTL}/fsctl.yaml setsid ryu-manager fsctl.app"
             " > /var/log/fsctl.log 2>&1 < /dev/null & echo $! > /run/fsctl.pid"
         )
-        self.fsctl.wait_until_ready()
+        try:
+            self.fsctl.wait_until_ready(READY_S)
+        except LabError as e:
+            raise LabError(f"{e}\nfsctl said:\n{self.station.try_run('tail -n 30 /var/log/fsctl.log').out}") from e
 
     def provision(self, guest: Guest) -> None:
         """What vif-fsctl shall write to the guest's vm-data/fsctl/ whenever it starts."""
