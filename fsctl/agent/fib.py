@@ -65,11 +65,11 @@ class Fold:
 
     def wants_resync(self) -> bool:
         """Has anything happened that messages alone do not tell exactly (hazard 23)?"""
-        return self.state.links_changed or any(rib.uncertain for rib in self.state.ribs.values())
+        return self.state.is_doubtful or any(rib.uncertain for rib in self.state.ribs.values())
 
     def resynced(self) -> None:
         """A whole dump was taken in."""
-        self.state.links_changed = False
+        self.state.is_doubtful = False
         self._all_dirty |= bool(self.state.suspects)
         self.state.suspects.clear()
         for rib in self.state.ribs.values():

@@ -44,7 +44,9 @@ class State:
         self.hosts: dict[Place, set[int]] = {}
         """Addresses with a usable neighbour entry, and on which interfaces."""
         self.host_order = {v: Sorted() for v in VERSIONS}
-        self.links_changed = False
+        self.is_doubtful = False
+        """Something has happened upon which the kernel drops routes without a word: a link changed, an address or a
+        next-hop object went (fib_sync_down_dev, fib_sync_down_addr, remove_nexthop)."""
         self.suspects: set[int] = set()
         """Links that came back up: the kernel may have dropped routes over them without a word (hazard 23)."""
 
@@ -59,7 +61,7 @@ class State:
             return self._apply_link(value, gone)
         if isinstance(value, Nexthop):
             if gone:
-                self.nexthops.pop(value.id, None)
+                self.is_doubtful |= self.nexthops.pop(value.id, None) is not None
             else:
                 self.nexthops[value.id] = value
             return (value.id,)
@@ -87,13 +89,14 @@ class State:
             del self.links[link.index]
         else:
             self.links[link.index] = link
-        self.links_changed = True
+        self.is_doubtful = True
         return None
 
     def _apply_addr(self, addr: Addr, gone: bool) -> Iterable[Place]:
         if (addr in self.addrs) != gone:
             return ()
         (self.addrs.discard if gone else self.addrs.add)(addr)
+        self.is_doubtful |= gone
         place = host_place(addr.version, addr.value)
         self.own[place] = self.own.get(place, 0) + (-1 if gone else 1)
         if not self.own[place]:

@@ -46,7 +46,9 @@ class Guest:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *words: str) -> list[str]:
-        return ["ip", "netns", "exec", self.ns.name, sys.executable, "-m", "fsctl.agent", *words]
+        """In the namespace, with CAP_NET_ADMIN as the only capability (what the systemd unit gives it)."""
+        only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
+        return ["ip", "netns", "exec", self.ns.name, *only, sys.executable, "-m", "fsctl.agent", *words]
 
     def start(self, *flags: str, run_dir: Path | None = None) -> subprocess.Popen[str]:
         where = ["--url", self.url, "--router", "vr1", "--run-dir", str(run_dir or self.run_dir), "--lease", "2"]

@@ -199,7 +199,7 @@ def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
             if found:  # a state may have moved between the two looks (stale, failed): only what stays counts
                 settle(kernel, follower, fold)
                 found = list(differences(router, fold))
-            assert not found, "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *history[-60:], *found])
+            assert not found, "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *history[-150:], *found])
             compared += sum(1 for t in DRAWN if lookup(fold.delegations(), "eth0", *host(t)))
     finally:
         kernel.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fsctl.agent.events import Event, Link, Nexthop, Route
+from fsctl.agent.events import Addr, Event, Link, Nexthop, Route
 from fsctl.agent.fib import Policy
 from fsctl.model import IPV4
 
@@ -227,6 +227,16 @@ def test_hazard_23_a_link_that_goes_takes_all_with_it_and_asks_for_a_dump() -> N
     fold.apply(Event(link(ETH1, up=False)))
     fold.settle()
     assert list(fold.delegations()) == []
+    assert fold.wants_resync()
+
+
+@pytest.mark.parametrize("gone", [Nexthop(1, leg(ETH1, "10.0.1.9")), addr(ETH1, "10.0.1.1/24")])
+def test_hazard_23_what_takes_routes_with_it_asks_for_a_dump(gone: Nexthop | Addr) -> None:
+    """The kernel drops routes of a next-hop object, or with an address as their source, without a word."""
+    fold = folded([*base(), GATEWAY, FAR, Event(Nexthop(1, leg(ETH1, "10.0.1.9")))])
+    fold.resynced()
+    assert not fold.wants_resync()
+    fold.apply(Event(gone, gone=True))
     assert fold.wants_resync()
 
 
