@@ -16,10 +16,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "vm: QEMU virtual machines (root, minutes): make test-vm")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only where they are asked for (-m vm): nobody who runs all tests expects a host to be booted."""
     for item in items:
-        if "tests/vm" in item.nodeid:
+        if "tests/vm/" in item.nodeid:
             item.add_marker(pytest.mark.vm)
+            if "vm" not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason="run with: sudo make test-vm"))
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-SLACK_S = 60.0
+SLACK_S = 900.0
+"""Wall time granted over a command's own timeout: an emulated host's clock may run ten times slower than ours."""
 WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 """Before a command: it ends when the process that started it does, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
-"""Wall time granted over a command's own timeout: an emulated host's clock is not ours."""
 
 
 class LabError(RuntimeError):
