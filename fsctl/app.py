@@ -5,6 +5,7 @@ Wiring only: configuration, store, OVSDB, controller, REST; every handler hands 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -35,6 +36,10 @@ from fsctl.store import SqliteStore  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
 BRIDGE_RETRY_S = 2.0
+COLLECTOR_THRESHOLDS = (100_000, 10, 5)
+"""Python's own (700, 10, 10) are for small heaps. A full table is a million tuples without a cycle among them; searching
+these for cycles took half the time of a large write, and stopped everything for up to a second.
+"""
 
 
 class HubRuntime:
@@ -70,6 +75,8 @@ class FsctlApp(app_manager.RyuApp):
             self._listener = _listen(self.config)
         except FsctlError as e:
             sys.exit(f"fsctl: {e}")
+        gc.freeze()  # what was loaded stays: never searched for cycles
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self._stopping = False
         self._own: list[eventlet.greenthread.GreenThread] = []
         self._switches: dict[int, Southbound] = {}
