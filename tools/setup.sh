@@ -15,7 +15,10 @@ POLICY=/usr/sbin/policy-rc.d
 POLICY_OURS=
 
 VENV_PACKAGES=(python3 python3-venv)
-LAB_PACKAGES=(openvswitch-switch mininet iproute2 iputils-ping iperf3 tcpdump ethtool traceroute net-tools procps)
+LAB_PACKAGES=(
+    openvswitch-switch mininet iproute2 iputils-ping iperf3 tcpdump ethtool traceroute net-tools procps
+    nftables iptables # the agent's tests: routers with firewalls
+)
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 
