@@ -81,7 +81,7 @@ class Compiler:
         changed = sorted(key for key in places if not isinstance(key, FiveTuple))
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
-        watched = {n.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
+        watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
         if len(changed) * 8 > len(plane.order):
             out = plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
             return out + plane.sweep_connections(sorted(plane.connections.keys() | points.keys()), points)

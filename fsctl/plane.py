@@ -305,8 +305,8 @@ class Plane:
     def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> list[Emission]:
         """What changed among the rules at `keys` (in order, all covered by `root`); the nodes keep the rules.
 
-        `seeds` names the nodes whose delegation for a key came, went or changed; only rules of
-        `watched` nodes can have changed.
+        `seeds` names the nodes whose delegation for a key came, went or changed; only rules of `watched`
+        interfaces (by their base nodes) can have changed: a class's rules depend on those of any sender too.
         """
         # Also those whose last delegation has gone: there are holes of theirs to close.
         holders = [n for n in self.nodes if n.held]
@@ -346,7 +346,7 @@ class Plane:
         self, key: Key | FiveTuple, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
     ) -> None:
         """Rules at `key`: one where an interface, or a class of its senders, is told something else than above."""
-        for base in dict.fromkeys(n.base for n in affected if n.index in watched):
+        for base in dict.fromkeys(n.base for n in affected if n.base.index in watched):
             bridge = base.interface.bridge
             says = self.effect(bridge, self.result(state, base))
             new = None if says is self.effect(bridge, self.result(parent, base)) else says
@@ -382,7 +382,7 @@ class Plane:
             plain, exact = self.at_connection(connection)
             said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
             affected = self.upstream(frozenset(said.union(seeds.get(connection, ()))))
-            self._emit(connection, plain, exact, affected, {n.index for n in affected}, out)
+            self._emit(connection, plain, exact, affected, {n.base.index for n in affected}, out)
         return out
 
 
