@@ -5,7 +5,8 @@ Everything comes from small pools, so that prefixes nest, chains and loops arise
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TypeVar
@@ -86,42 +87,56 @@ PORTS = (1000, 2000)
 MTUS = (1500, 1500, 1500, 1400, 1280, 9000)
 
 
+Draw = Callable[[int], int]
+"""Where choices come from: draw(n) is one of 0..n-1."""
+
+
 @cache
 def _below(n: int) -> st.SearchStrategy[int]:
     return st.integers(0, n - 1)
 
 
-def pick(draw: st.DrawFn, options: Sequence[T]) -> T:
-    """One of them; shrinks to the first. (`sampled_from`, without making a strategy every time.)"""
-    return options[draw(_below(len(options)))]
+def of_hypothesis(draw: st.DrawFn) -> Draw:
+    """Choices that Hypothesis can shrink."""
+    return lambda n: draw(_below(n))
 
 
-def once_in(draw: st.DrawFn, n: int) -> bool:
+def of_seed(seed: int) -> Draw:
+    """Choices that are cheap and independent of each other: many networks in little time."""
+    return random.Random(seed).randrange
+
+
+def pick(draw: Draw, options: Sequence[T]) -> T:
+    """One of them; shrinks to the first."""
+    return options[draw(len(options))]
+
+
+def once_in(draw: Draw, n: int) -> bool:
     """True once in n times; shrinks to False."""
-    return draw(_below(n)) == n - 1
+    return draw(n) == n - 1
 
 
-def several(draw: st.DrawFn, options: Sequence[T], most: int) -> list[T]:
+def several(draw: Draw, options: Sequence[T], most: int) -> list[T]:
     """Up to `most` different ones."""
-    return list(dict.fromkeys(pick(draw, options) for _ in range(draw(_below(most + 1)))))
+    return list(dict.fromkeys(pick(draw, options) for _ in range(draw(most + 1))))
 
 
-def a_bridge(draw: st.DrawFn, name: str, names: Sequence[str], missing: Sequence[tuple[str, str]]) -> Bridge:
+def a_bridge(draw: Draw, name: str, names: Sequence[str], missing: Sequence[tuple[str, str]]) -> Bridge:
     """A bridge with patch ports to all others, but those `missing` (from, to)."""
     links = {peer: FIRST_LINK_PORT + n for n, peer in enumerate(names) if peer != name and (name, peer) not in missing}
     tagged = (HOST_PORTS[1],) if once_in(draw, 10) else ()
     return Bridge(name, links, pick(draw, MTUS), tagged)
 
 
-def some_bridges(draw: st.DrawFn) -> dict[str, Bridge]:
+def some_bridges(draw: Draw) -> dict[str, Bridge]:
     """One to five bridges; a patch port or two may be missing."""
-    names = [f"br{n}" for n in range(1 + draw(_below(5)))]
+    names = [f"br{n}" for n in range(1 + draw(5))]
     pairs = [(a, b) for a in names for b in names if a != b]
     missing = several(draw, pairs, 2) if pairs and once_in(draw, 10) else []
     return {name: a_bridge(draw, name, names, missing) for name in names}
 
 
-def an_interface(draw: st.DrawFn, router: str, name: str, bridge: str, taken: set[int]) -> Interface:
+def an_interface(draw: Draw, router: str, name: str, bridge: str, taken: set[int]) -> Interface:
     """One interface on `bridge`, where MACs in `taken` are in use; now and then it is down."""
     mac = pick(draw, [m for m in ROUTER_MACS[: len(taken) + 4] if m not in taken])
     taken.add(mac)
@@ -132,28 +147,28 @@ def an_interface(draw: st.DrawFn, router: str, name: str, bridge: str, taken: se
     return Interface(router, name, bridge, f"{router}-{name}", mac, pick(draw, MTUS), addresses, ofport, up, why_down)
 
 
-def some_routers(draw: st.DrawFn, names: Sequence[str], in_line: bool) -> dict[str, Router]:
+def some_routers(draw: Draw, names: Sequence[str], in_line: bool) -> dict[str, Router]:
     """Up to five routers of one to four interfaces; MACs are unique on each bridge, not across bridges.
 
     `in_line`: each has its eth1 on the bridge where the next one has its eth0.
     """
     taken: dict[str, set[int]] = {name: set() for name in names}
     result = {}
-    for n in range(pick(draw, (1, 2, 3, 3, 4, 5)) if in_line else draw(_below(6))):
+    for n in range(pick(draw, (1, 2, 3, 3, 4, 5)) if in_line else draw(6)):
         places = [names[n % len(names)], names[(n + 1) % len(names)]] if in_line else [pick(draw, names)]
-        places += [pick(draw, names) for _ in range(draw(_below(5 - len(places))))]
+        places += [pick(draw, names) for _ in range(draw(5 - len(places)))]
         router = f"r{n}"
         own = {f"eth{k}": an_interface(draw, router, f"eth{k}", place, taken[place]) for k, place in enumerate(places)}
         result[router] = Router(router, own)
     return result
 
 
-def a_source(draw: st.DrawFn, version: int) -> int:
+def a_source(draw: Draw, version: int) -> int:
     """A source address; now and then one that no router forwards."""
     return LOCAL_SOURCE[version] if once_in(draw, 15) else pick(draw, SOURCES[version])
 
 
-def a_connection(draw: st.DrawFn, version: int) -> FiveTuple:
+def a_connection(draw: Draw, version: int) -> FiveTuple:
     """An exact connection between hosts of the pools."""
     src = a_source(draw, version)
     dst = LOCAL_HOST[version] if once_in(draw, 15) else pick(draw, HOSTS[version])
@@ -165,7 +180,7 @@ def macs_on(routers: Mapping[str, Router], bridge: str) -> list[int]:
     return [i.mac for r in routers.values() for i in r.interfaces.values() if i.bridge == bridge]
 
 
-def a_match(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Match:
+def a_match(draw: Draw, router: Router, routers: Mapping[str, Router]) -> Match:
     """A match at one of the router's interfaces; eth_src, if any, is a host's or a router's that lives there."""
     in_port = pick(draw, sorted(router.interfaces))
     version = pick(draw, (IPV4, IPV4, IPV6))
@@ -177,7 +192,7 @@ def a_match(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> M
     return Match(in_port, pick(draw, PREFIXES[version][: 4 if once_in(draw, 2) else None]), eth_src)
 
 
-def a_verdict(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Verdict:
+def a_verdict(draw: Draw, router: Router, routers: Mapping[str, Router]) -> Verdict:
     """Mostly forward, mostly to another router."""
     if once_in(draw, 3):
         return PUNT if once_in(draw, 2) else DROP
@@ -186,12 +201,12 @@ def a_verdict(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) ->
     return Forward(out, pick(draw, (HOST_MACS[0], HOST_MACS[1], *there, *there, *there)))
 
 
-def a_delegation(draw: st.DrawFn, router: Router, routers: Mapping[str, Router]) -> Delegation:
+def a_delegation(draw: Draw, router: Router, routers: Mapping[str, Router]) -> Delegation:
     """Any delegation that the router may make."""
     return Delegation(a_match(draw, router, routers), a_verdict(draw, router, routers))
 
 
-def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Delegation]]:
+def a_line(draw: Draw, routers: Mapping[str, Router]) -> dict[str, list[Delegation]]:
     """Delegations that make one chain of all routers; the last hands over to a host, or to the first (a loop).
 
     Some know the router before them as a sender, some a connection.
@@ -215,8 +230,7 @@ def a_line(draw: st.DrawFn, routers: Mapping[str, Router]) -> dict[str, list[Del
     return result
 
 
-@st.composite
-def networks(draw: st.DrawFn, max_delegations: int = 7) -> Network:
+def a_network(draw: Draw, max_delegations: int = 7) -> Network:
     """A network of routers with FIBs: no order at all, or a chain with anything on top of it."""
     bridges = some_bridges(draw)
     in_line = not once_in(draw, 3)
@@ -224,17 +238,16 @@ def networks(draw: st.DrawFn, max_delegations: int = 7) -> Network:
     base = a_line(draw, routers) if in_line else {}
     fibs = {}
     for name, router in routers.items():
-        count = draw(_below(pick(draw, (3, max_delegations)) + 1))
+        count = draw(pick(draw, (3, max_delegations)) + 1)
         extra = [a_delegation(draw, router, routers) for _ in range(count)]
         fibs[name] = Fib(base.get(name, []) + extra)
     return Network(bridges, routers, fibs, pick(draw, (32, 32, 32, 32, 32, 3, 2, 1)))
 
 
-@st.composite
-def changes(draw: st.DrawFn, network: Network) -> list[tuple[str, Change]]:
+def some_changes(draw: Draw, network: Network) -> list[tuple[str, Change]]:
     """(router, delegation set or removed), of one router or several; some are there before, some are not."""
     result: list[tuple[str, Change]] = []
-    for _ in range(1 + draw(_below(6)) if network.routers else 0):
+    for _ in range(1 + draw(6) if network.routers else 0):
         router = network.routers[pick(draw, sorted(network.routers))]
         known = sorted((d.match for d in network.fibs[router.name]), key=str)
         match = pick(draw, known) if once_in(draw, 2) and known else a_match(draw, router, network.routers)
@@ -252,11 +265,10 @@ def edges(version: int, prefixes: Iterable[Prefix]) -> set[int]:
     return {e for e in found if 0 <= e < 1 << BITS[version]}
 
 
-def boundaries(network: Network, version: int, routers: Collection[str] | None = None) -> list[int]:
-    """Destinations where something may change because of the routers named (None: all)."""
-    names = network.routers.keys() if routers is None else routers
-    own = {Prefix.host(*address) for name in names for address in network.own_addresses[name]}
-    return sorted(edges(version, own | {d.match.dst for name in names for d in network.fibs[name]}))
+def boundaries(network: Network, version: int) -> list[int]:
+    """Destinations where something may change because of what routers delegated, or of their addresses."""
+    own = {Prefix.host(*address) for addresses in network.own_addresses.values() for address in addresses}
+    return sorted(edges(version, own | {d.match.dst for fib in network.fibs.values() for d in fib}))
 
 
 def is_known(network: Network, interface: Interface, version: int, dst: int) -> bool:
@@ -272,8 +284,7 @@ def known_connections(network: Network) -> list[FiveTuple]:
     return sorted(c for c in found if c is not None)
 
 
-@st.composite
-def packets(draw: st.DrawFn, network: Network) -> Packet:
+def a_packet(draw: Draw, network: Network) -> Packet:
     """A packet at a boundary of what the network's routers delegated."""
     packet = a_frame(draw, network)
     if once_in(draw, 25):
@@ -297,7 +308,7 @@ def packets(draw: st.DrawFn, network: Network) -> Packet:
     return near(draw, replace(packet, ip_proto=proto, sport=sport, dport=dport))
 
 
-def a_frame(draw: st.DrawFn, network: Network) -> Packet:
+def a_frame(draw: Draw, network: Network) -> Packet:
     """All of a packet but its addresses and payload, mostly towards an interface that has delegations."""
     busy = [i for i in network.interfaces() if any(d.match.in_port == i.name for d in network.fibs[i.router])]
     target = pick(draw, busy[: 1 if once_in(draw, 3) else None]) if busy else None
@@ -313,7 +324,7 @@ def a_frame(draw: st.DrawFn, network: Network) -> Packet:
     return Packet(bridge, in_port, eth_src, eth_dst, ttl=ttl, length=length, vlan=once_in(draw, 30))
 
 
-def a_sender(draw: st.DrawFn, network: Network, bridge: str) -> tuple[int, int]:
+def a_sender(draw: Draw, network: Network, bridge: str) -> tuple[int, int]:
     """(in_port, eth_src): a host, a router from its own port, or somebody who says to be one."""
     eth_src, in_port = pick(draw, HOST_MACS), pick(draw, HOST_PORTS)
     owners = [i for i in network.interfaces() if i.bridge == bridge]
@@ -327,9 +338,9 @@ def a_sender(draw: st.DrawFn, network: Network, bridge: str) -> tuple[int, int]:
     return in_port, eth_src
 
 
-def near(draw: st.DrawFn, packet: Packet) -> Packet:
+def near(draw: Draw, packet: Packet) -> Packet:
     """The packet itself, mostly; or with another port; a later or the first fragment of it; or of no protocol."""
-    kind = draw(_below(13))
+    kind = draw(13)
     if kind == 12:
         return replace(packet, ip_proto=NO_PROTO)
     if kind == 11:
@@ -339,9 +350,25 @@ def near(draw: st.DrawFn, packet: Packet) -> Packet:
     return replace(packet, dport=packet.dport + 1) if kind == 9 else packet
 
 
+def a_case(draw: Draw, count: int = 12) -> tuple[Network, list[Packet]]:
+    """A network and packets for it."""
+    network = a_network(draw)
+    return network, [a_packet(draw, network) for _ in range(1 + draw(count))]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """`a_network`, for Hypothesis."""
+    return a_network(of_hypothesis(draw))
+
+
+@st.composite
+def changes(draw: st.DrawFn, network: Network) -> list[tuple[str, Change]]:
+    """`some_changes`, for Hypothesis."""
+    return some_changes(of_hypothesis(draw), network)
+
+
 @st.composite
 def cases(draw: st.DrawFn, count: int = 12) -> tuple[Network, list[Packet]]:
-    """A network and packets for it."""
-    network = draw(networks())
-    packet = packets(network)
-    return network, [draw(packet) for _ in range(1 + draw(_below(count)))]
+    """`a_case`, for Hypothesis."""
+    return a_case(of_hypothesis(draw), count)

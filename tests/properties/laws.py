@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler, Replaced
@@ -14,7 +19,7 @@ from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, N
 from fsctl.pipeline import tables
 from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
 from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
-from tests.strategies import HOST_MACS, HOST_PORTS, boundaries, edges, known_connections
+from tests.strategies import HOST_MACS, HOST_PORTS, Draw, boundaries, edges, known_connections, of_hypothesis, of_seed
 
 STRANGER = HOST_MACS[-1]
 """A sender whose MAC no delegation names (strategies name the first two)."""
@@ -22,7 +27,40 @@ ORDINARY_SOURCE = {IPV4: Prefix.parse("192.0.2.77").value, IPV6: Prefix.parse("2
 AMPLE_TTL = 255
 SMALL_BYTES = 68
 
+EXAMPLES = settings().max_examples * 3 // 10
+SEEDS = settings().max_examples * 2
+"""Seeded values are cheap and many; examples of Hypothesis are dear, and shrink."""
+
 Tables = Mapping[str, RuleTable]
+T = TypeVar("T")
+
+
+def law(make: Callable[[Draw], T]) -> Callable[[Callable[[T], None]], Callable[[str], None]]:
+    """A test of a law, for what `make` makes: by Hypothesis, and for many seeds.
+
+    `HYPOTHESIS_PROFILE=thorough` looks at more of both.
+    """
+
+    def decorate(check: Callable[[T], None]) -> Callable[[str], None]:
+        value = st.composite(lambda draw: make(of_hypothesis(draw)))()
+
+        def by_seeds() -> None:
+            for seed in range(SEEDS):
+                try:
+                    check(make(of_seed(seed)))
+                except AssertionError as e:
+                    raise AssertionError(f"seed {seed}: {make(of_seed(seed))}") from e
+
+        ways = {"shrinking": settings(max_examples=EXAMPLES)(given(value)(check)), "seeds": by_seeds}
+
+        def test(how: str) -> None:
+            ways[how]()
+
+        test.__doc__ = check.__doc__
+        parametrize: Callable[[Callable[[str], None]], Callable[[str], None]] = pytest.mark.parametrize("how", sorted(ways))
+        return parametrize(test)
+
+    return decorate
 
 
 def compiled(network: Network) -> dict[str, RuleTable]:

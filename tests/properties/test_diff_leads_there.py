@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-
 from fsctl.model import Network
 from fsctl.reconcile import apply, diff
 from fsctl.rules import RuleTable
-from tests.properties.laws import compiled
-from tests.strategies import networks
+from tests.properties.laws import compiled, law
+from tests.strategies import Draw, a_network
 
 
-@given(networks(), networks())
-def test_the_difference_applied_gives_what_is_desired(one: Network, other: Network) -> None:
+def two_networks(draw: Draw) -> tuple[Network, Network]:
+    return a_network(draw), a_network(draw)
+
+
+@law(two_networks)
+def test_the_difference_applied_gives_what_is_desired(case: tuple[Network, Network]) -> None:
+    one, other = case
     desired, installed = compiled(one), compiled(other)
     for bridge in desired.keys() | installed.keys():
         want, have = desired.get(bridge, RuleTable()), installed.get(bridge, RuleTable())
@@ -21,8 +24,9 @@ def test_the_difference_applied_gives_what_is_desired(one: Network, other: Netwo
         assert not diff(want, after, bridge)
 
 
-@given(networks(), networks())
-def test_the_difference_names_only_what_differs(one: Network, other: Network) -> None:
+@law(two_networks)
+def test_the_difference_names_only_what_differs(case: tuple[Network, Network]) -> None:
+    one, other = case
     desired, installed = compiled(one), compiled(other)
     for bridge in desired.keys() & installed.keys():
         want, have = desired[bridge].rules, installed[bridge].rules

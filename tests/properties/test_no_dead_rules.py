@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hypothesis import given
-
 from fsctl.flowterp import Frame
 from fsctl.model import BITS, IPV4, IPV6, LOCAL_DESTINATIONS, TCP, UDP, Network, Packet, Prefix
 from fsctl.rules import FLOW_SWITCH, WAYS, Rule, RuleKey, SetField
 from fsctl.semantics import walk
-from tests.properties.laws import AMPLE_TTL, ORDINARY_SOURCE, STRANGER, Bench
-from tests.strategies import edges, networks
+from tests.properties.laws import AMPLE_TTL, ORDINARY_SOURCE, STRANGER, Bench, law
+from tests.strategies import a_network, edges
 
 IP_VERSION = {0x0800: IPV4, 0x86DD: IPV6}
 
@@ -93,7 +91,7 @@ class Meaning:
         return False
 
 
-@given(networks())
+@law(a_network)
 def test_every_rule_says_something_that_the_one_below_does_not(network: Network) -> None:
     bench = Bench.of(network)
     for bridge in network.bridges:
@@ -102,7 +100,7 @@ def test_every_rule_says_something_that_the_one_below_does_not(network: Network)
             assert meaning.says_more(rule), rule
 
 
-@given(networks())
+@law(a_network)
 def test_every_way_is_taken_and_every_way_taken_is_there(network: Network) -> None:
     bench = Bench.of(network)
     for table in bench.tables.values():

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
-
 from fsctl.fib import Fib
 from fsctl.model import Forward, Network, Packet
 from fsctl.semantics import Delivery, walk
-from tests.properties.laws import Bench
-from tests.strategies import cases
+from tests.properties.laws import Bench, law
+from tests.strategies import a_case
 
 
-@given(cases())
+@law(a_case)
 def test_what_is_rewritten_left_by_its_routers_own_interface(case: tuple[Network, list[Packet]]) -> None:
     network, drawn = case
     bench = Bench.of(network)
@@ -41,7 +39,7 @@ def test_what_is_rewritten_left_by_its_routers_own_interface(case: tuple[Network
             assert sent.ttl < packet.ttl
 
 
-@given(cases())
+@law(a_case)
 def test_a_fib_has_no_say_where_its_router_is_not_on_the_way(case: tuple[Network, list[Packet]]) -> None:
     network, drawn = case
     bench = Bench.of(network)

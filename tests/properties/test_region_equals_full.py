@@ -4,23 +4,57 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from fsctl.compiler import Compiler
-from fsctl.model import Network
+from fsctl.fib import Change
+from fsctl.model import Interface, Network
 from fsctl.pipeline import Layout, tables
-from tests.properties.laws import all_resolved, carried_out, carry_out, compiled, delegations_of, with_fibs
-from tests.strategies import changes, networks
+from tests.properties.laws import all_resolved, carried_out, carry_out, compiled, delegations_of, law, with_fibs
+from tests.strategies import Draw, a_network, pick, several, some_changes
+
+Changes = list[tuple[str, Change]]
 
 
-@given(networks(), st.data())
-def test_updates_by_region_end_where_a_full_compilation_does(network: Network, data: st.DataObject) -> None:
+def writes(draw: Draw) -> tuple[Network, list[Changes]]:
+    """A network, and what its routers do then."""
+    network = a_network(draw)
+    return network, [some_changes(draw, network) for _ in range(1 + draw(3))]
+
+
+def missing_patch_ports(draw: Draw) -> tuple[Network, Network]:
+    """A network, and the same with fewer patch ports."""
+    network = a_network(draw)
+    ends = [(bridge, peer) for bridge in sorted(network.bridges) for peer in sorted(network.bridges[bridge].links)]
+    gone = several(draw, ends, 4) if ends else []
+    bridges = {
+        name: replace(bridge, links={peer: port for peer, port in bridge.links.items() if (name, peer) not in gone})
+        for name, bridge in network.bridges.items()
+    }
+    return network, replace(network, bridges=bridges)
+
+
+def other_interfaces(draw: Draw) -> tuple[Network, Network]:
+    """A network, and the same with ports down, other MTUs, and addresses gone."""
+    network = a_network(draw)
+
+    def other(interface: Interface) -> Interface:
+        down, narrow = replace(interface, up=False), replace(interface, mtu=1300)
+        return pick(draw, (interface, interface, down, narrow, replace(interface, addresses=())))
+
+    routers = {
+        name: replace(router, interfaces={key: other(interface) for key, interface in router.interfaces.items()})
+        for name, router in network.routers.items()
+    }
+    return network, replace(network, routers=routers)
+
+
+@law(writes)
+def test_updates_by_region_end_where_a_full_compilation_does(case: tuple[Network, list[Changes]]) -> None:
+    network, history = case
     compiler = Compiler(network)
     layout = Layout(network, compiler)
     installed = layout.tables()
-    for _ in range(data.draw(st.integers(1, 3), label="writes")):
-        replaced = carry_out(network, data.draw(changes(network)))
+    for changes in history:
+        replaced = carry_out(network, changes)
         installed = carried_out(installed, layout.apply(compiler.update(replaced)))
     fresh = all_resolved(compiled(with_fibs(network, delegations_of(network))))
     assert all_resolved(tables(network, compiler)) == fresh, "the compiler's state"
@@ -28,32 +62,25 @@ def test_updates_by_region_end_where_a_full_compilation_does(network: Network, d
     assert all_resolved(installed) == fresh, "the changes carried out"
 
 
-@given(networks(), st.data())
-def test_a_change_undone_leaves_nothing_behind(network: Network, data: st.DataObject) -> None:
+@law(writes)
+def test_a_change_undone_leaves_nothing_behind(case: tuple[Network, list[Changes]]) -> None:
+    network, history = case
     compiler = Compiler(network)
     layout = Layout(network, compiler)
     before = layout.tables()
-    made = carry_out(network, data.draw(changes(network)))
+    made = carry_out(network, history[0])
     there = carried_out(before, layout.apply(compiler.update(made)))
     undo = [(router, change._replace(verdict=old)) for router, items in made.items() for change, old in reversed(items)]
     back = carried_out(there, layout.apply(compiler.update(carry_out(network, undo))))
     assert all_resolved(back) == all_resolved(before)
 
 
-@given(networks(), st.data())
-def test_patch_links_that_come_and_go_end_where_a_full_compilation_does(network: Network, data: st.DataObject) -> None:
+@law(missing_patch_ports)
+def test_patch_links_that_come_and_go_end_where_a_full_compilation_does(case: tuple[Network, Network]) -> None:
+    network, fewer = case
     compiler = Compiler(network)
     layout = Layout(network, compiler)
     before = layout.tables()
-    ends = [(bridge, peer) for bridge in sorted(network.bridges) for peer in sorted(network.bridges[bridge].links)]
-    gone = data.draw(st.sets(st.sampled_from(ends)), label="missing patch ports") if ends else set()
-    fewer = replace(
-        network,
-        bridges={
-            name: replace(bridge, links={p: n for p, n in bridge.links.items() if (name, p) not in gone})
-            for name, bridge in network.bridges.items()
-        },
-    )
     compiler.rewire(fewer)
     after = carried_out(before, layout.rewire(fewer))
     assert all_resolved(after) == all_resolved(compiled(fewer))
@@ -61,19 +88,11 @@ def test_patch_links_that_come_and_go_end_where_a_full_compilation_does(network:
     assert carried_out(after, layout.rewire(network)) == before
 
 
-@given(networks(), st.data())
-def test_interfaces_that_change_end_where_a_full_compilation_does(network: Network, data: st.DataObject) -> None:
-    """Ports go down, MTUs change, addresses go: compiled anew, sent as differences."""
+@law(other_interfaces)
+def test_interfaces_that_change_end_where_a_full_compilation_does(case: tuple[Network, Network]) -> None:
+    """Compiled anew, sent as differences."""
+    network, changed = case
     layout = Layout(network, Compiler(network))
-    routers = {}
-    for name, router in network.routers.items():
-        own = {}
-        for key, interface in router.interfaces.items():
-            what = data.draw(st.sampled_from(("same", "down", "mtu", "addresses")))
-            others = {"down": replace(interface, up=False), "mtu": replace(interface, mtu=1300)}
-            own[key] = others.get(what, replace(interface, addresses=()) if what == "addresses" else interface)
-        routers[name] = replace(router, interfaces=own)
-    changed = replace(network, routers=routers)
     anew = Layout(changed, Compiler(changed), layout)
     after = carried_out(layout.tables(), anew.since(layout))
     assert all_resolved(after) == all_resolved(compiled(changed))
