@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
-from ovs_wire import Wire
 
 from fsctl.compiler import Compiler
 from fsctl.model import ICMPV6, IPV4, MULTICAST_BIT, TCP, UDP, Network, Packet, format_ip, format_mac
@@ -24,7 +23,7 @@ from tests.strategies import HOST_MACS, HOST_PORTS, cases
 from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
-NETWORKS = 60
+NETWORKS = 40
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Build:
                 args += self._port(i.bridge, f"{i.bridge}r{i.ofport}", i.ofport, "type=dummy")
                 self.home[i.bridge, i.mac] = i.ofport
         ovs.vsctl(*args[1:])
-        for name, table in tables(network, Compiler(network)).items():
+        self.compiler = Compiler(network)
+        for name, table in tables(network, self.compiler).items():
             text = "\n".join(ovs_ofctl_text(Rule(key, actions)) for key, actions in table.rules.items())
             flows = ovs.directory / f"{name}.flows"
             flows.write_text(text + "\n")
@@ -72,7 +72,8 @@ class Build:
 
     def _port(self, bridge: str, name: str, number: int, kind: str, *options: str) -> list[str]:
         self.ports[bridge, number] = name
-        return ["--", "add-port", bridge, name, *options, "--", "set", "interface", name, f"ofport_request={number}", *kind.split()]
+        return ["--", "add-port", bridge, name, *options, "--", "set", "interface", name,
+                f"ofport_request={number}", *kind.split()]  # fmt: skip
 
     def _learn(self, bridge: str, mac: int, number: int) -> None:
         self.ovs.appctl("fdb/add", bridge, self.ports[bridge, number], "0", format_mac(mac))
@@ -94,13 +95,18 @@ class Build:
         assert actions is not None, shown
         return list(headers(chosen(actions[1], packet.length + 14), packet, self.names))
 
-    def expected(self, packet: Packet) -> list[Header]:
+    def expected(self, packet: Packet) -> list[list[Header]]:
+        """What may happen: what `walk` says; or, where a TTL is within reach of the longest chain from that interface,
+        the packet comes to the first router as it is."""
         end = walk(self.network, packet)
-        final = end.final
-        if end.end == DROPPED:
-            return []
-        if end.end != BRIDGED:
-            assert final == packet
+        if end.end not in (BRIDGED, DROPPED):
+            assert end.final == packet
+        said = [] if end.end == DROPPED else self._bridged(packet, end.final)
+        into = self.network.by_mac.get((packet.bridge, packet.eth_dst))
+        longest = into and self.compiler.longest_chain(into.router, into.name)
+        return [said, self._bridged(packet, packet)] if packet.ttl <= (longest or 0) else [said]
+
+    def _bridged(self, packet: Packet, final: Packet) -> list[Header]:
         to_sender = (final.bridge, final.eth_dst) == (packet.bridge, packet.eth_src)
         number = packet.in_port if to_sender else self.home[final.bridge, final.eth_dst]
         if number == final.in_port:
@@ -166,8 +172,9 @@ def headers(actions: Iterator[str], packet: Packet, names: dict[str, str]) -> It
             yield Header(names[action], eth_src, eth_dst, ttl)
 
 
+@pytest.mark.timeout(900)
 @settings(max_examples=NETWORKS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(case=cases(count=20))
+@given(case=cases(count=12))
 def test_trace_ends_where_walk_ends(ovs: Sandbox, case: tuple[Network, list[Packet]]) -> None:
     network, drawn = case
     assume(network.routers)
@@ -182,6 +189,6 @@ def test_trace_ends_where_walk_ends(ovs: Sandbox, case: tuple[Network, list[Pack
             final = walk(network, packet).final
             if (final.bridge, final.eth_dst) not in build.home:
                 continue
-            assert build.trace(packet) == build.expected(packet), walk(network, packet)
+            assert build.trace(packet) in build.expected(packet), walk(network, packet)
     finally:
         build.remove()
