@@ -49,8 +49,10 @@ class Sessions:
         """A write comes: from its session, in order, or from somebody who needs none. Raises ConflictError."""
         now, session = self._now(), self._sessions.get(router)
         if id is None:
-            if session is not None and not session.is_over(now) and not is_admin:
+            if session is not None and not is_admin and not session.is_over(now):
                 raise ConflictError("an agent holds this router: its session is missing", field="session")
+            if session is not None:  # the agent has to send its whole FIB again
+                self._sessions[router] = replace(session, is_synced=False)
             return
         if session is None or session.id != id:
             raise ConflictError("this is not the router's session", field="session", value=id)

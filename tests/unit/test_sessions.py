@@ -80,7 +80,10 @@ def test_without_a_session_only_while_there_is_none(sessions: Sessions) -> None:
     sessions.open(request())
     with pytest.raises(ConflictError, match="missing"):
         sessions.admit("r", None, None)
+    sessions.admit("r", "a", 1, replaces=True)
+    assert sessions.open(request()).is_synced
     sessions.admit("r", None, None, is_admin=True)
+    assert not sessions.open(request()).is_synced
 
 
 def test_a_restart_begins_every_lease_anew(sessions: Sessions, store: SqliteStore, clock: Clock) -> None:
