@@ -112,11 +112,15 @@ class Control:
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
-    def command(self, router: str, *arguments: str) -> list[str]:
-        """`fsctl ARGUMENTS --json` as `router`, with its own token; to be run inside its namespace."""
+    def token_file(self, router: str) -> Path:
+        """A file that holds the router's token, for root alone."""
         token = self.directory / f"{router}.token"
         if not token.exists():
             token.touch(mode=0o600)
             token.write_text(self.tokens[router])
-        environment = [f"FSCTL_URL={self.url}", f"FSCTL_TOKEN_FILE={token}", f"PYTHONPATH={ROOT}"]
+        return token
+
+    def command(self, router: str, *arguments: str) -> list[str]:
+        """`fsctl ARGUMENTS --json` as `router`, with its own token; to be run inside its namespace."""
+        environment = [f"FSCTL_URL={self.url}", f"FSCTL_TOKEN_FILE={self.token_file(router)}", f"PYTHONPATH={ROOT}"]
         return ["env", *environment, sys.executable, "-m", "fsctl.cli", "--json", *arguments]

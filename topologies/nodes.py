@@ -135,7 +135,10 @@ def _neighbours_and_routes(topo: RoutedTopo, station: Station) -> list[str]:
         f"neigh replace {peer.address(v, subnet)} lladdr {peer.mac} dev {port.name} nud permanent"
         for port, peer, subnet in topo.neighbours(station)
         for v in (4, 6)
+        if topo.ROUTERS_ARE_TOLD
     ]
+    if station.is_router and not topo.ROUTERS_ARE_TOLD:
+        return lines
     for route in topo.routes(station):
         shared = next(s for s in route.port.subnets if s in route.via.subnets)
         lines += [

@@ -76,6 +76,9 @@ class Route:
 class RoutedTopo(Topo):  # type: ignore[misc, unused-ignore]
     """A Mininet topology that knows its subnets and routes. Subclasses describe themselves in `build`."""
 
+    ROUTERS_ARE_TOLD = True
+    """Routers are given their routes, and all stations permanent neighbours; else routing daemons and ARP find them."""
+
     def __init__(self, *args: Any, **params: Any) -> None:
         self.stations: dict[str, Station] = {}
         self.managed: list[str] = []

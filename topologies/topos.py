@@ -116,3 +116,26 @@ class Measured(Chain):
         plain = self.bridge("plain", managed=False)
         for number, name in enumerate(("a", "b"), start=1):
             self.attach(self.stations[name], plain, self.CEILING_SUBNET, number)
+
+
+class Detour(RoutedTopo):
+    """A chain of three with a way around its middle. Its routers are given no routes and no neighbours: they find them.
+
+    ::
+
+        A --- [b0] --- r1 --- [b1] --- r2 --- [b2] --- r3 --- [b3] --- B
+                0      |        1               2      |        3
+                       +------------- [b4] ------------+
+                                        4
+    """
+
+    ROUTERS_ARE_TOLD = False
+    DETOUR_SUBNET = 4
+
+    def build(self) -> None:
+        b0, b1, b2, b3, b4 = (self.bridge(f"b{k}") for k in range(5))
+        self.host("a", b0, 0)
+        self.host("b", b3, 3)
+        self.router("r1", (b0, 0, 1), (b1, 1, 1), (b4, 4, 1))
+        self.router("r2", (b1, 1, 2), (b2, 2, 2))
+        self.router("r3", (b2, 2, 3), (b3, 3, 3), (b4, 4, 3))
