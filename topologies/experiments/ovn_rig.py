@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ BRIDGE = "brint"
 PREFIX_KEY = "FSCTL_OVN_PREFIX"
 """Environment variable: where OVN's packages are unpacked, if they are not installed (usr/bin and usr/share below it)."""
 START_TIMEOUT_S = 20.0
+ATTEMPTS = 4
 SYNC_TIMEOUT_S = 300
 
 
@@ -118,9 +120,10 @@ class OvnRig:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def _spawn(self, *command: str) -> None:
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         daemon = spawn([*command, "-vconsole:info", "-vsyslog:off", "-vfile:off"], self.directory / "ovn.log", self.env)
         self._stack.callback(stop, daemon)
+        return daemon
 
     def _start_databases(self) -> None:
         nb, sb = (self.directory / f"{name}.sock" for name in ("nb", "sb"))
@@ -141,13 +144,15 @@ class OvnRig:
         self.ovs.vsctl("set", "open_vswitch", ".", *(f'external_ids:{key}="{value}"' for key, value in settings.items()))
         for end, name in (("s", "sender"), ("r", "receiver")):
             self.ovs.vsctl("set", "interface", f"{BRIDGE}{end}", f"external_ids:iface-id={name}")
-        controller = str(self._root / "usr/bin/ovn-controller")
-        self._spawn(controller, f"unix:{self.ovs.db_socket}")
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.flow_count():  # without a chassis, `sync` would wait for nobody
-            if time.monotonic() > deadline:
-                raise LabError(f"ovn-controller does nothing: {self._log_tail()}")
-            time.sleep(0.05)
+        for _ in range(ATTEMPTS):
+            controller = self._spawn(str(self._root / "usr/bin/ovn-controller"), f"unix:{self.ovs.db_socket}")
+            deadline = time.monotonic() + START_TIMEOUT_S / ATTEMPTS
+            while time.monotonic() < deadline:
+                if self.flow_count():  # without a chassis at work, `sync` would wait for nobody
+                    return
+                time.sleep(0.05)
+            stop(controller)  # now and then 23.03 stands still after it has connected; a second one does not
+        raise LabError(f"ovn-controller does nothing: {self._log_tail()}")
 
     def _wait_for(self, path: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
