@@ -182,6 +182,7 @@ class Bench:
     def check(self, packet: Packet) -> tuple[Walk, Outcome]:
         """The first law: the tables do what walk says, or leave the packet alone and may."""
         found, outcome = walk(self.network, packet), self.program.run(packet)
+        assert not found.forwards or found.final.ttl >= 1, "no router forwards with TTL 0 (RFC 1812, 5.3.1)"
         if outcome.deliveries != promised(packet, found):
             assert outcome.deliveries == (Delivery(packet),), f"{found}\n{outcome}"
             assert self.left_alone_for_cause(packet, found), f"{found}\n{outcome}"

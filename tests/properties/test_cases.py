@@ -135,6 +135,19 @@ def test_a_change_in_mid_chain_reaches_the_rules_at_its_beginning() -> None:
     assert (found.forwards, found.final.eth_dst) == (2, mac(2, 0))
 
 
+def test_a_walk_that_comes_back_is_a_loop_even_where_it_would_end_there() -> None:
+    """A mutant of the compiler that random networks seldom find: r0 punts what r1 sends back, and takes what others send."""
+    network = line(2)
+    back = replace(network.routers["r1"].interfaces["eth1"], bridge="br0", ofport=7)
+    r1 = replace(network.routers["r1"], interfaces={**network.routers["r1"].interfaces, "eth1": back})
+    network = replace(network, routers={**network.routers, "r1": r1})
+    network = with_fib(network, "r1", [(Match("eth0", EVERYTHING), Forward("eth1", mac(0, 0)))])
+    network = with_delegations(network, "r0", (Match("eth0", EVERYTHING, mac(1, 1)), PUNT))
+    found, outcome = Bench.of(network).check(packet("10.0.0.1"))
+    assert "loop" in found.reason
+    assert outcome.deliveries == (Delivery(packet("10.0.0.1")),)
+
+
 def test_a_router_on_a_stick_hands_over_on_the_bridge_it_got_the_packet_from() -> None:
     """Figure 3 with both networks on one bridge."""
     only = Interface("r0", "eth0", "br0", "", mac(0, 0), ofport=1)
