@@ -5,10 +5,11 @@ CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/golden tests/rest tes
 ROOT_TESTS := $(wildcard tests/fuzz tests/ovs tests/agent tests/mininet)
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-python root lint check test demo bench clean
+.PHONY: help setup setup-python root lint check test demo demo-agent bench clean
 
 help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
+	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (3 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
 	@echo 'sudo make bench   collapse time, rules per second, packet rate for chains of 1 to 8'
@@ -35,6 +36,10 @@ test: root setup lint
 
 demo: root setup
 	@$(PYTHON) -m topologies.demo
+
+demo-agent: root setup
+	@tools/setup.sh frr
+	@$(PYTHON) -m topologies.demo_agent
 
 bench: root setup
 	@$(PYTHON) -m topologies.experiments

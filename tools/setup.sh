@@ -4,6 +4,7 @@
 #   tools/setup.sh venv     .venv at the root of the checkout (no root needed where python3-venv is installed)
 #   tools/setup.sh system   Debian packages: Open vSwitch, Mininet, measuring tools (root)
 #   tools/setup.sh all      both
+#   tools/setup.sh frr      Debian packages of `make demo-agent`: FRR, nftables (root)
 #
 # Packages are installed without starting their services, and nothing that runs is stopped or restarted.
 set -euo pipefail
@@ -19,6 +20,7 @@ LAB_PACKAGES=(
     openvswitch-switch mininet iproute2 iputils-ping iperf3 tcpdump ethtool traceroute net-tools procps
     nftables iptables # the agent's tests: routers with firewalls
 )
+FRR_PACKAGES=(frr nftables) # make demo-agent: routers that run OSPF
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
 
@@ -94,6 +96,7 @@ make_venv() {
 case "${1:-all}" in
     venv) make_venv ;;
     system) apt_install "${LAB_PACKAGES[@]}" ;;
+    frr) apt_install "${FRR_PACKAGES[@]}" ;;
     all) apt_install "${VENV_PACKAGES[@]}" "${LAB_PACKAGES[@]}"; make_venv ;;
-    *) echo "usage: $0 [venv|system|all]" >&2; exit 2 ;;
+    *) echo "usage: $0 [venv|system|all|frr]" >&2; exit 2 ;;
 esac

@@ -92,7 +92,8 @@ class Frr:
     def route(self, subnet: int) -> list[str]:
         """The next hops of the route to a subnet that is in force; none if there is none."""
         found = self.show(f"ip route {subnet_of(4, subnet)}").get(str(subnet_of(4, subnet)), [])
-        return [hop["ip"] for route in found if route.get("selected") for hop in route["nexthops"] if hop.get("active") and "ip" in hop]
+        hops = [hop for route in found if route.get("selected") for hop in route["nexthops"]]
+        return [hop["ip"] for hop in hops if hop.get("active") and "ip" in hop]
 
     def log_tail(self, lines: int = 5) -> str:
         logs = sorted(self.directory.glob("*.log"))

@@ -137,8 +137,8 @@ class Watch:
 
 
 def routes(lab: Lab, router: str) -> Watch:
-    """The kernel's route messages in a router: ip-monitor(8)."""
-    command = lab[router].inside("ip", "-ts", "monitor", "route")
+    """The kernel's messages of links and routes in a router: ip-monitor(8)."""
+    command = lab[router].inside("ip", "-ts", "monitor", "link", "route")
     return Watch(command, re.compile(r"^\[(\S+)\]"), is_utc=False)
 
 
