@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 
 help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
-	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (3 minutes)'
+	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (2 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
 	@echo 'sudo make bench   collapse time, rules per second, packet rate for chains of 1 to 8'
