@@ -15,7 +15,7 @@ from itertools import chain
 
 from fsctl.fib import Change, Key, change_of, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
-from fsctl.outcome import DROPPED, LOCAL_ID, NEVER_FORWARDED, NO_SENDER, SLOW, Effect, Emission, Node, Outcome, State
+from fsctl.outcome import DROPPED, LOCAL_ID, NEVER_FORWARDED, NO_SENDER, SLOW, Emission, Node, Outcome, State
 from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
@@ -33,7 +33,6 @@ class Compiler:
         self.network = network
         self.planes = {version: Plane(network, version, pause) for version in (IPV4, IPV6)}
         self.longest: dict[tuple[str, str], Counter[int]] = {}
-        self.usage: dict[str, Counter[Effect]] = {name: Counter() for name in network.bridges}
         for plane in self.planes.values():
             self._full(plane)
 
@@ -41,10 +40,8 @@ class Compiler:
 
     def _full(self, plane: Plane) -> None:
         everything = set(range(len(plane.nodes)))
-        for emission in plane.sweep(plane.order, plane.root(), {}, everything):
-            self._count(emission)
-        for emission in plane.sweep_connections(plane.connections, {}):
-            self._count(emission)
+        self._count(plane.sweep(plane.order, plane.root(), {}, everything))
+        self._count(plane.sweep_connections(plane.connections, {}))
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> list[Emission]:
         """Recompile after the FIBs of these routers have changed; gives what changed among the rules."""
@@ -61,8 +58,7 @@ class Compiler:
         for version, places in seeds.items():
             if places:
                 emissions += self._region(self.planes[version], places)
-        for emission in emissions:
-            self._count(emission)
+        self._count(emissions)
         return emissions
 
     def _seed(
@@ -95,18 +91,24 @@ class Compiler:
                 connections |= plane.by_dst[dst]
         return out + plane.sweep_connections(sorted(connections), points)
 
-    def _count(self, emission: Emission) -> None:
-        node, _, old, new = emission
-        usage = self.usage[node.interface.bridge]
-        longest = self.longest.setdefault((node.interface.router, node.interface.name), Counter())
-        if old is not None and old.kind != SLOW:
-            usage[old] -= 1
-            if not usage[old]:
-                del usage[old]
-            longest[old.hops] -= 1
-        if new is not None and new.kind != SLOW:
-            usage[new] += 1
-            longest[new.hops] += 1
+    def _count(self, emissions: Iterable[Emission]) -> None:
+        """Keep how many rules of each chain length there are, by interface."""
+        by_node: dict[Node, Counter[int]] = {}
+        for node, _, old, new in emissions:
+            longest = by_node.get(node)
+            if longest is None:
+                place = (node.interface.router, node.interface.name)
+                longest = by_node[node] = self.longest.setdefault(place, Counter())
+            if old is not None and old.kind != SLOW:
+                longest[old.hops] -= 1
+            if new is not None and new.kind != SLOW:
+                longest[new.hops] += 1
+
+    def discard(self) -> None:
+        """This compiler is not used any more: break its reference cycles, so that its memory is free at once."""
+        for _, node in self.nodes():
+            node.steps.clear()
+            node.classes.clear()
 
     # --- asking ------------------------------------------------------------------------------------
 

@@ -286,6 +286,7 @@ class Controller:
             before = self.layout
             self._use(network)
             self.installer.apply(self.layout, self.layout.since(before))
+            before.compiler.discard()
         self._ask_for_links()
 
     def _use(self, network: Network) -> None:
@@ -355,6 +356,7 @@ class Controller:
         if leads_on:  # walks go another way behind it
             self._use(self.network)
             self.installer.apply(self.layout, self.layout.since(before))
+            before.compiler.discard()
         if not self.is_starting:
             self.installer.apply(self.layout, self.layout.reroute(move.router, numbers))
         self._finish(ticket, lambda: replace(result, waiting_for=self._away()))

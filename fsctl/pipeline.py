@@ -8,9 +8,7 @@ gives everything from nothing.
 
 from __future__ import annotations
 
-import zlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler
@@ -53,6 +51,7 @@ from fsctl.rules import (
     SetField,
     match_of,
 )
+from fsctl.ways import Tally, Ways, has_way
 
 ETH_TYPE = {IPV4: 0x0800, IPV6: 0x86DD}
 ETHERNET_HEADER = 14
@@ -131,10 +130,6 @@ def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
 # --- table 1, the ways out, and the MTU -----------------------------------------------------------------
 
 
-def has_way(effect: Effect) -> bool:
-    return effect.kind == FORWARD or (effect.kind == DROPPED and effect.limit > 0)
-
-
 def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, ...]:
     """What the whole chain does to a packet that is short enough."""
     if effect.kind != FORWARD:
@@ -195,42 +190,6 @@ def flow_key(node: Node, key: Key | FiveTuple) -> RuleKey:
     return RuleKey(FLOW_SWITCH, BY_PREFIX + 2 * length + of_class, (*head, dst))
 
 
-class Ways:
-    """Which number stands for which effect on one bridge.
-
-    A number follows from the effect (so that it is the same after a restart), or is the next free one.
-    """
-
-    def __init__(self, known: Mapping[Effect, int] | None = None) -> None:
-        self._known = dict(known or {})
-        self.numbers: dict[Effect, int] = {}
-        self.actions: dict[Effect, tuple[Action, ...]] = {}
-        self._taken: dict[int, Effect] = {}
-        self.uses: Counter[Effect] = Counter()
-
-    def use(self, effect: Effect) -> bool:
-        """One more rule has this effect; true if it is the first."""
-        self.uses[effect] += 1
-        if self.uses[effect] > 1:
-            return False
-        number = self._known.get(effect) or zlib.crc32(repr(tuple(effect)).encode()) & 0x7FFF_FFFF or 1
-        while number in self._taken:
-            number = number % 0x7FFF_FFFF + 1
-        self.numbers[effect], self._taken[number] = number, effect
-        self.actions[effect] = (SetField("reg1", number), GotoTable(WAYS))
-        return True
-
-    def leave(self, effect: Effect) -> int | None:
-        """One rule less; the number, if it was the last."""
-        self.uses[effect] -= 1
-        if self.uses[effect]:
-            return None
-        del self.uses[effect]
-        number = self.numbers.pop(effect)
-        del self._taken[number], self.actions[effect]
-        return number
-
-
 class Layout:
     """The tables of all bridges, for one network and what its compiler has found."""
 
@@ -279,27 +238,49 @@ class Layout:
             if out.bridge != bridge:
                 self.joined.add(frozenset((bridge, out.bridge)))
 
-    def apply(self, emissions: Iterable[Emission]) -> dict[str, list[RuleChange]]:
+    def apply(self, emissions: Sequence[Emission]) -> dict[str, list[RuleChange]]:
         """The changes of rules that these changes of effects mean (unordered)."""
         changes: dict[str, list[RuleChange]] = {}
-        retired: list[tuple[str, Effect]] = []
-        for emission in emissions:
-            bridge = emission.node.interface.bridge
-            into = changes.setdefault(bridge, [])
-            if emission.new is not None and has_way(emission.new) and self.ways[bridge].use(emission.new):
-                into.extend(self._new_way(bridge, emission.new))
-            actions = None if emission.new is None else self.rule_actions(bridge, emission.new)
-            into.append(RuleChange(flow_key(emission.node, emission.key), actions, emission.old is None))
-            if emission.old is not None and has_way(emission.old):
-                retired.append((bridge, emission.old))
-        for bridge, effect in retired:
-            number = self.ways[bridge].leave(effect)
-            if number is not None:
-                changes[bridge].extend(self._old_way(bridge, effect, number))
+        # Effects are interned: on the path of every rule their identity is a quicker name than their value.
+        came: dict[tuple[str, int], Tally] = {}
+        went: dict[tuple[str, int], Tally] = {}
+        for node, key, old, new in emissions:
+            bridge = node.interface.bridge
+            into = changes.get(bridge)
+            if into is None:
+                into = changes[bridge] = []
+            actions = None
+            if new is not None:
+                tally = came.get((bridge, id(new)))
+                if tally is None:
+                    into.extend(self._first(bridge, new))
+                    tally = came[bridge, id(new)] = Tally(bridge, new, self.rule_actions(bridge, new))
+                tally.rules += 1
+                actions = tally.actions
+            into.append(RuleChange(flow_key(node, key), actions, old is None))
+            if old is not None:
+                went.setdefault((bridge, id(old)), Tally(bridge, old)).rules += 1
+        self._count(came.values(), went.values(), changes)
         for bridge, into in changes.items():
             if self._longest(bridge) != self.longest[bridge]:
                 into.extend(self._reframe(bridge))
         return changes
+
+    def _first(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
+        """The rules of an effect's way, if no rule had this effect before."""
+        if has_way(effect) and self.ways[bridge].use(effect):
+            yield from self._new_way(bridge, effect)
+
+    def _count(self, came: Iterable[Tally], went: Iterable[Tally], changes: dict[str, list[RuleChange]]) -> None:
+        """Keep the books of the ways; those that no rule leads to any more are removed."""
+        for tally in came:
+            if has_way(tally.effect):
+                self.ways[tally.bridge].uses[tally.effect] += tally.rules - 1  # `_first` has counted one
+        for tally in went:
+            if has_way(tally.effect):
+                number = self.ways[tally.bridge].leave(tally.effect, tally.rules)
+                if number is not None:
+                    changes[tally.bridge].extend(self._old_way(tally.bridge, tally.effect, number))
 
     def _new_way(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
         self._join(bridge, effect)

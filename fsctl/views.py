@@ -10,7 +10,7 @@ from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Key, match_of_change
 from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
 from fsctl.outcome import FORWARD, SLOW, Effect, Node
-from fsctl.pipeline import NORMAL, actions_of, flow_key, has_way, way_of
+from fsctl.pipeline import NORMAL, actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
 from fsctl.status import (
     INSTALLED,
@@ -22,6 +22,7 @@ from fsctl.status import (
     RuleStatus,
     WalkReport,
 )
+from fsctl.ways import has_way
 
 if TYPE_CHECKING:
     from fsctl.controller import Controller
