@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from topologies.experiments.report import Report, Say, Settings, machine, text_of, write
+from topologies.experiments.report import Report, Say, Settings, SkippedError, machine, text_of, write
 
-EXPERIMENTS = ("collapse", "install", "change", "restart", "rest", "rate", "lookup", "firstpacket", "ovn")
+EXPERIMENTS = ("collapse", "install", "change", "agent", "restart", "rest", "rate", "lookup", "firstpacket", "ovn")
 """Modules of this package, each with `run(settings, say)`; in the order of a full run."""
 
 
@@ -47,6 +47,9 @@ def main() -> int:
             started, facts = time.monotonic(), machine()
             try:
                 report = _run_one(name, settings, lambda line, name=name: progress.update(task, description=f"{name}: {line}"))  # type: ignore[misc]
+            except SkippedError as e:
+                console.print(f"{name} is left out: {e}", highlight=False)
+                continue
             except (RuntimeError, OSError) as e:
                 console.print(f"[red]{name}: {e}", markup=True, highlight=False)
                 failed.append(name)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from topologies.experiments.report import SkippedError
 from topologies.experiments.rig import HOST_MAC, mac
 from topologies.experiments.search.fibs import SENDER_MAC
 from topologies.experiments.wire import Namespace, Wire
@@ -32,10 +33,10 @@ SYNC_TIMEOUT_S = 300
 
 
 def prefix() -> Path:
-    """The root of OVN's files. LabError if there are none."""
+    """The root of OVN's files. SkippedError if there are none."""
     found = Path(os.environ.get(PREFIX_KEY, "/"))
     if not (found / "usr/bin/ovn-northd").exists() or not (found / "usr/bin/ovn-controller").exists():
-        raise LabError("OVN is not there: apt-get install --no-install-recommends ovn-central ovn-host, "
+        raise SkippedError("OVN is not there: apt-get install --no-install-recommends ovn-central ovn-host, "
                        f"or unpack these packages somewhere and say where in {PREFIX_KEY}")  # fmt: skip
     return found
 

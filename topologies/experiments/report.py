@@ -15,6 +15,10 @@ Say = Callable[[str], None]
 """Takes a line about how far the work has come."""
 
 
+class SkippedError(RuntimeError):
+    """An experiment cannot be run here, and says what it would need."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`quick` measures smaller and fewer; `repeats` is the number of samples that a median is taken of."""
