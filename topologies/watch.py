@@ -20,10 +20,12 @@ from topologies.processes import LabError, die_with_parent
 PORT = 7000
 SO_RCVBUFFORCE = 33
 QUIET_S = 0.5
+START_S = 0.3
+"""Enough for a watching command that does not say when it has begun."""
 T = TypeVar("T")
 
 
-def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 60.0, every_s: float = 0.05) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], timeout_s: float = 60.0, every_s: float = 0.05) -> T:
     """The first answer of `probe` that is true; LabError after `timeout_s`, with the last answer."""
     deadline = time.monotonic() + timeout_s
     while not (answer := probe()):
@@ -103,8 +105,10 @@ class Event:
 class Watch:
     """A command that prints what happens, with time stamps, while the `with` block runs."""
 
-    def __init__(self, command: list[str], stamp: re.Pattern[str], is_utc: bool, env: dict[str, str] | None = None) -> None:
-        self._command, self._stamp, self._is_utc, self._env = command, stamp, is_utc, env
+    def __init__(self, command: list[str], stamp: re.Pattern[str], is_utc: bool, greets: bool = False,
+                 env: dict[str, str] | None = None) -> None:  # fmt: skip
+        """`greets`: the command prints something as soon as it watches."""
+        self._command, self._stamp, self._is_utc, self._greets, self._env = command, stamp, is_utc, greets, env
         self.events: list[Event] = []
 
     def __enter__(self) -> Watch:
@@ -115,6 +119,14 @@ class Watch:
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+        try:
+            if self._greets:
+                wait_for("the watch is ready", lambda: self.events, timeout_s=10.0, every_s=0.01)
+            else:
+                time.sleep(START_S)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,4 +158,4 @@ def rules(lab: Lab, bridge: str) -> Watch:
     """A bridge's rules as Open vSwitch puts them in force: ovs-ofctl(8), monitor, watch."""
     socket_path = f"unix:{lab.ovs.rundir}/{lab.bridge(bridge)}.mgmt"
     command = ["ovs-ofctl", "-O", "OpenFlow14", "--timestamp", "monitor", socket_path, "watch:!initial"]
-    return Watch(command, re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)"), is_utc=True, env=lab.ovs.env)
+    return Watch(command, re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)"), is_utc=True, greets=True, env=lab.ovs.env)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from functools import partial
 from ipaddress import IPv4Address
 
 from topologies import watch
@@ -83,8 +84,8 @@ def _one_by_one(report: Report, lab: Lab, count: int, total: int, say: Say) -> N
                 at = time.time() - 0.001  # ovs-ofctl's clock shows whole milliseconds
                 lab[ROUTER].execute("ip", "route", verb, prefix, "via", _gateway(lab))
                 pattern = rf"event={event} .*table=1 .*nw_dst={re.escape(prefix)} "
-                rule = watch.wait_for(prefix, lambda p=pattern, t=at: rules.first(p, t), ONE_S, every_s=0.002)  # type: ignore[misc]
-                route = watch.wait_for(prefix, lambda p=prefix, t=at: routes.first(re.escape(p), t), ONE_S)  # type: ignore[misc]
+                rule = watch.wait_for(f"rule {prefix}", partial(rules.first, pattern, at), ONE_S, every_s=0.002)
+                route = watch.wait_for(f"route {prefix}", partial(routes.first, re.escape(prefix), at), ONE_S)
                 taken.append((rule.at - route.at) * 1e3)
                 rules.events.clear()
                 routes.events.clear()
