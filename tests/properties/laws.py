@@ -92,6 +92,19 @@ def promised(packet: Packet, found: Walk) -> tuple[Delivery, ...]:
     return () if found.end == DROPPED else (Delivery(found.final),)
 
 
+def seen_by(prefix: Prefix, network: Network) -> Network:
+    """The network as the collapse of one prefix sees it: without all that is narrower."""
+    routers = {
+        name: replace(router, interfaces={key: replace(i, addresses=()) for key, i in router.interfaces.items()})
+        for name, router in network.routers.items()
+    }
+    wide = {
+        name: [d for d in fib if d.match.dst.length <= prefix.length and d.match.dst.covers(prefix.version, prefix.value)]
+        for name, fib in network.fibs.items()
+    }
+    return with_fibs(replace(network, routers=routers), wide)
+
+
 @dataclass(frozen=True)
 class Bench:
     """A network with its tables, ready to be compared packet by packet."""
@@ -166,6 +179,14 @@ class Bench:
             known = self.longest[interface] = max(hops, default=0)
         return known
 
+    def longest_rule(self, interface: Interface) -> int:
+        """The same, counting chains that no packet takes because longer prefixes together cover theirs.
+
+        Their rules are there (see test_no_dead_rules), and the guard goes by the rules.
+        """
+        prefixes = {d.match.dst for fib in self.network.fibs.values() for d in fib}
+        return max(Bench(seen_by(prefix, self.network), {}).longest_chain(interface) for prefix in prefixes)
+
     def left_alone_for_cause(self, packet: Packet, found: Walk) -> bool:
         """Whether the tables may leave a packet to the first router although `walk` bypasses it.
 
@@ -177,7 +198,8 @@ class Bench:
         linked = found.end == DROPPED or last == packet.bridge or (last in links[packet.bridge] and packet.bridge in links[last])
         if not linked:
             return True
-        return packet.ttl <= self.longest_chain(self.network.by_mac[packet.bridge, packet.eth_dst])
+        interface = self.network.by_mac[packet.bridge, packet.eth_dst]
+        return packet.ttl <= self.longest_chain(interface) or packet.ttl <= self.longest_rule(interface)
 
     def check(self, packet: Packet) -> tuple[Walk, Outcome]:
         """The first law: the tables do what walk says, or leave the packet alone and may."""
