@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ class LabSwitch(Switch):  # type: ignore[misc, unused-ignore]
                 # A bridge port has no addresses, and so nothing to say of its own.
                 Path(f"/proc/sys/net/ipv6/conf/{intf.name}/disable_ipv6").write_text("1")
         self.ovs.vsctl(*command)
-        (NET / self.bridge / "ifalias").write_text(f"{MARK}:{os.getpid()}")
+        alias = NET / self.bridge / "ifalias"
+        for _ in range(100):  # ovs-vsctl has waited for the daemon, the device may follow a moment later
+            if alias.exists():
+                break
+            time.sleep(0.05)
+        alias.write_text(f"{MARK}:{os.getpid()}")
 
     def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803 - Mininet's name
         self.ovs.vsctl("--if-exists", "del-br", self.bridge)

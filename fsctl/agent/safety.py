@@ -124,7 +124,7 @@ def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Re
         if chain.hook not in FORWARD_HOOKS or not (chain.rules or chain.drops):
             continue
         name = "nat" if chain.type == "nat" else "firewall"
-        what = f"{chain.rules} rules" if chain.rules else "policy drop"
+        what = f"{chain.rules} rule{'s' * (chain.rules > 1)}" if chain.rules else "policy drop"
         reason = f"{chain.name} (hook {chain.hook}): {what}"
         if chain.hook not in ("ingress", "egress"):
             yield from (Refusal(name, reason, version) for version in chain.versions)
