@@ -54,7 +54,7 @@ def plot(run: Run, kind: str, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
     at = sizes(run, kind)
     for label, chain, bypass, style in _lines(run):
         axes.plot(at, [run.median(kind, chain, bypass, size) for size in at], style, label=label)
@@ -64,7 +64,7 @@ def plot(run: Run, kind: str, path: Path) -> None:
     axes.set_ylabel(LABELS[kind])
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_title(run.setting, fontsize="medium")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
