@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from fsctl.compiler import Compiler
 from fsctl.fib import Change
-from fsctl.model import Interface, Network
+from fsctl.model import Forward, Interface, Network, Packet
 from fsctl.pipeline import Layout, tables
-from tests.properties.laws import all_resolved, carried_out, carry_out, compiled, delegations_of, law, with_fibs
-from tests.strategies import Draw, a_network, pick, several, some_changes
+from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, delegations_of, law, with_fibs
+from tests.strategies import HOST_MACS, Draw, a_case, a_network, pick, several, some_changes
 
 Changes = list[tuple[str, Change]]
 
@@ -45,6 +45,17 @@ def other_interfaces(draw: Draw) -> tuple[Network, Network]:
         for name, router in network.routers.items()
     }
     return network, replace(network, routers=routers)
+
+
+def moved_next_hop(draw: Draw) -> tuple[Network, str, Forward, int, list[Packet]]:
+    """A network, a next hop of one of its routers, the MAC it moves to, and packets."""
+    network, packets = a_case(draw)
+    hops = [(name, hop) for name, fib in network.fibs.items() for hop in fib.nexthops.values()]
+    if not hops:
+        return network, "", Forward("", 0), 0, []
+    router, hop = pick(draw, hops)
+    there = [i.mac for i in network.interfaces() if i.bridge == network.routers[router].interfaces[hop.out].bridge]
+    return network, router, hop, pick(draw, (*HOST_MACS, *there)), packets
 
 
 @law(writes)
@@ -96,3 +107,27 @@ def test_interfaces_that_change_end_where_a_full_compilation_does(case: tuple[Ne
     anew = Layout(changed, Compiler(changed), layout)
     after = carried_out(layout.tables(), anew.since(layout))
     assert all_resolved(after) == all_resolved(compiled(changed))
+
+
+@law(moved_next_hop)
+def test_a_next_hop_that_moves_ends_where_a_full_compilation_does(case: tuple[Network, str, Forward, int, list[Packet]]) -> None:
+    """As the controller does it: compiled anew only where walks go on behind the next hop."""
+    network, router, old, mac, packets = case
+    if not router:
+        return
+    compiler = Compiler(network)
+    layout = Layout(network, compiler)
+    installed, new = layout.tables(), replace(old, eth_dst=mac)
+    fib = network.fibs[router]
+    numbers = fib.numbers_of(old)
+    leads_on = any(compiler.leads_on(router, hop) for hop in (old, new))
+    for number in numbers:
+        fib.move_nexthop(number, new)
+    if leads_on:
+        anew = Layout(network, Compiler(network), layout)
+        installed = carried_out(installed, anew.since(layout))
+        layout = anew
+    installed = carried_out(installed, layout.reroute(router, numbers))
+    assert all_resolved(installed) == all_resolved(compiled(network))
+    for packet in packets:
+        Bench(network, installed).check(packet)
