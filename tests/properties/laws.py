@@ -27,8 +27,8 @@ ORDINARY_SOURCE = {IPV4: Prefix.parse("192.0.2.77").value, IPV6: Prefix.parse("2
 AMPLE_TTL = 255
 SMALL_BYTES = 68
 
-EXAMPLES = settings().max_examples * 3 // 10
-SEEDS = settings().max_examples * 2
+EXAMPLES = settings().max_examples // 4
+SEEDS = settings().max_examples * 3 // 2
 """Seeded values are cheap and many; examples of Hypothesis are dear, and shrink."""
 
 Tables = Mapping[str, RuleTable]
