@@ -58,7 +58,7 @@ def _switches(runs: Sequence[Run]) -> str:
 
 def _lifecycle(facts: dict[str, Any]) -> str:
     rows = [[event["what"], f"{event['seconds']:.1f}", event["seen"]] for event in facts["lifecycle"]]
-    text = "Seconds of dom0's clock until the flows had followed.\n\n"
+    text = "Seconds of dom0's clock until the flows had followed, the time that `xl` itself takes included.\n\n"
     return text + report.table(["what was done to vr1", "seconds", "and then"], rows)
 
 
