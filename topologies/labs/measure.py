@@ -163,7 +163,7 @@ def measure(lab: Lab, setting: str, spec: Spec, say: Callable[[str], None] = lam
     """Everything in `spec`: routed, bypassed and direct in turn, `rounds` times."""
     run = Run(setting)
     for number in range(spec.rounds):
-        for bypass, chains in ((False, (DIRECT, *spec.chains)), (True, spec.chains)):
+        for bypass, chains in ((False, (*spec.chains, DIRECT)), (True, spec.chains)):
             lab.bypass(bypass)
             for chain in chains:
                 for sample in _samples(lab, chain, bypass, spec):
