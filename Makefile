@@ -13,6 +13,8 @@ help:
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
 	@echo 'sudo make bench   collapse time, rules per second, packet rate for chains of 1 to 8'
+	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
+	@echo 'sudo make vm-lab   the same chain as QEMU virtual machines (test-vm: its tests)'
 	@echo 'sudo make setup   only install what is missing; `make clean` removes what make made'
 
 setup:
@@ -47,3 +49,5 @@ bench: root setup
 clean:
 	rm -rf .venv *.egg-info build dist results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+include labs.mk
