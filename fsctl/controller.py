@@ -8,8 +8,8 @@ is queued and done by `run` alone, so the order of writes is the order of their 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -20,6 +20,7 @@ from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
 from fsctl.inventory import Inventory, known_part, unlinked
+from fsctl.jobs import Jobs
 from fsctl.model import Forward, Network, Packet
 from fsctl.pipeline import Layout
 from fsctl.runtime import Runtime
@@ -54,8 +55,6 @@ MOST_TOGETHER = 64
 RETRY_S = 30.0
 """How often bridges that refused something, or stand still, are tried again."""
 
-Job = Callable[[], None] | Submitted
-
 
 class Links(Protocol):
     """Makes patch ports between bridges; the ports show up in later views."""
@@ -79,8 +78,7 @@ class Controller:
         self.installer = Installer(runtime)
         self.views = Views(self)
         self.sessions = Sessions(store, runtime.now)
-        self._queue: deque[Job] = deque()
-        self._awake = runtime.event()
+        self._jobs = Jobs(runtime)
         self._asked_links: set[frozenset[str]] = set()
         self._waiting: list[Pending] = []
         self._stopped = False
@@ -97,20 +95,20 @@ class Controller:
     def switch_connected(self, switch: Switch, ports: Iterable[Port], datapath_id: int | None = None) -> None:
         """A configured bridge has connected."""
         found = {port.name: port for port in ports}
-        self._do(lambda: self._connected(switch, found, datapath_id))
+        self._jobs.add(lambda: self._connected(switch, found, datapath_id))
 
     def switch_gone(self, switch: Switch) -> None:
         """Its connection is gone. What it has installed stays, until it connects again."""
-        self._do(lambda: self._gone(switch))
+        self._jobs.add(lambda: self._gone(switch))
 
     def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after one came, went or changed."""
         found = {port.name: port for port in ports}
-        self._do(lambda: self._ports(switch.bridge, found))
+        self._jobs.add(lambda: self._ports(switch.bridge, found))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
         """OVSDB says something new."""
-        self._do(lambda: self._ovsdb(view))
+        self._jobs.add(lambda: self._ovsdb(view))
 
     # --- status.Backend ------------------------------------------------------------------------------
 
@@ -118,15 +116,18 @@ class Controller:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
         ticket = Pending(self._runtime)
-        self._do(Submitted(write, ticket))
+        self._jobs.add(Submitted(write, ticket))
         return ticket
+
+    def incoming(self) -> AbstractContextManager[None]:
+        return self._jobs.incoming()
 
     def change_interface(self, change: InterfaceChange) -> Ticket:
         """A router's addresses or MTU have changed."""
         if change.interface not in self.config.routers[self._router(change.router)].interfaces:
             raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
         ticket = Pending(self._runtime)
-        self._do(lambda: self._change_interface(change, ticket))
+        self._jobs.add(lambda: self._change_interface(change, ticket))
         return ticket
 
     def move_nexthop(self, move: NexthopMove) -> Ticket:
@@ -134,7 +135,7 @@ class Controller:
         if move.out not in self.config.routers[self._router(move.router)].interfaces:
             raise NotFoundError(f"router {move.router} has no such interface", field="out", value=move.out)
         ticket = Pending(self._runtime)
-        self._do(lambda: self._move_nexthop(move, ticket))
+        self._jobs.add(lambda: self._move_nexthop(move, ticket))
         return ticket
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
@@ -159,18 +160,12 @@ class Controller:
 
     # --- the loop --------------------------------------------------------------------------------------
 
-    def _do(self, job: Job) -> None:
-        self._queue.append(job)
-        self._awake.set()
-
     def run(self) -> None:
         """Do what is queued, in order, until `stop`."""
         retry_at = self._runtime.now() + RETRY_S
         while not self._stopped:
-            if not self._queue:
-                self._awake.wait(self._patience())
-            self._awake.clear()
-            while self._queue:
+            self._jobs.wait(self._patience())
+            while self._jobs:
                 self._one(self._next())
                 self._one(self._settle)
             for duty in (self._settle, self._withdraw_expired, self._close, self._answer):
@@ -189,24 +184,21 @@ class Controller:
         """Routers whose agents have not been heard of in time lose their FIB."""
         for router in self.sessions.expired():
             _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
-            self._do(Submitted(Write(router, (), replace=True), Pending(self._runtime)))
+            self._jobs.add(Submitted(Write(router, (), replace=True), Pending(self._runtime)))
 
     def stop(self) -> None:
         """End `run` after the job at hand. The switches keep their rules."""
         self._stopped = True
-        self._awake.set()
+        self._jobs.wake()
 
     def _next(self) -> Callable[[], None]:
         """The next job; writes that wait one behind the other are one job."""
-        job = self._queue.popleft()
+        job = self._jobs.next()
         if not isinstance(job, Submitted):
             return job
         together = Together(self._fibs, self.config, job)
-        while self._queue and len(together.writes) < MOST_TOGETHER:
-            following = self._queue[0]
-            if not isinstance(following, Submitted) or not together.takes(following):
-                break
-            self._queue.popleft()
+        while len(together.writes) < MOST_TOGETHER and self._jobs.join(together.takes):
+            pass
         return lambda: self._write(together)
 
     def _one(self, job: Callable[[], None]) -> None:

@@ -109,9 +109,11 @@ class Flows(Resource):
         _stream(resp, head, "flows", flows)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        write = read_replacement(self.backend.network.routers[router], self.body(req))
-        self.admit(req, router, replaces=True)
-        self.answer_write(req, resp, self.backend.write(write))
+        with self.backend.incoming():
+            write = read_replacement(self.backend.network.routers[router], self.body(req))
+            self.admit(req, router, replaces=True)
+            ticket = self.backend.write(write)
+        self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         write = read_patch(self.backend.network.routers[router], self.body(req))

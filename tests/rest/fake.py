@@ -8,6 +8,7 @@ vr1 and vr2 are the routers of the examples in docs/rest.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError
@@ -109,6 +110,9 @@ class FakeBackend:
             counts["unchanged" if before == verdict else what] += 1
             fib.apply(change_of(match, verdict))
         return WriteResult(self.revision, **counts)
+
+    def incoming(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def change_interface(self, change: InterfaceChange) -> FakeTicket:
         router = self.network.routers[change.router]
