@@ -20,6 +20,8 @@ from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
 """A change that was carried out, and what was there before (None: nothing)."""
+_TOGETHER = 16
+"""Small pieces that are given out as one: each costs its receiver a message."""
 
 
 def _no_pause() -> None:
@@ -27,24 +29,30 @@ def _no_pause() -> None:
 
 
 class Compiler:
-    """The compiled state of one network. `pause` is called every few milliseconds of work."""
+    """The compiled state of one network. `pause` is called every few milliseconds while everything is compiled."""
 
     def __init__(self, network: Network, pause: Callable[[], None] = _no_pause) -> None:
         self.network = network
-        self.planes = {version: Plane(network, version, pause) for version in (IPV4, IPV6)}
+        self.planes = {version: Plane(network, version) for version in (IPV4, IPV6)}
         self.longest: dict[tuple[str, str], Counter[int]] = {}
         for plane in self.planes.values():
-            self._full(plane)
+            for emissions in self._full(plane):
+                self._count(emissions)
+                pause()
 
     # --- compiling ---------------------------------------------------------------------------------
 
-    def _full(self, plane: Plane) -> None:
-        everything = set(range(len(plane.nodes)))
-        self._count(plane.sweep(plane.order, plane.root(), {}, everything))
-        self._count(plane.sweep_connections(plane.connections, {}))
+    @staticmethod
+    def _full(plane: Plane) -> Iterator[list[Emission]]:
+        yield from plane.sweep(plane.order, plane.root(), {}, set(range(len(plane.nodes))))
+        yield from plane.sweep_connections(plane.connections, {})
 
-    def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> list[Emission]:
-        """Recompile after the FIBs of these routers have changed; gives what changed among the rules."""
+    def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
+        """Recompile after the FIBs of these routers have changed; gives what changed among the rules.
+
+        It comes in pieces of a few milliseconds' work, so that they can be sent meanwhile. What is compiled is whole
+        again once all have been taken; whoever leaves off before has to compile everything anew.
+        """
         seeds: dict[int, dict[Key | FiveTuple, set[int]]] = {IPV4: {}, IPV6: {}}
         for router, changes in replaced.items():
             for change, _ in changes:
@@ -54,12 +62,14 @@ class Compiler:
                 plane.refresh(router)
             for change, before in changes:
                 self._seed(router, change, before, seeds)
-        emissions: list[Emission] = []
+        return self._regions(seeds)
+
+    def _regions(self, seeds: Mapping[int, dict[Key | FiveTuple, set[int]]]) -> Iterator[list[Emission]]:
         for version, places in seeds.items():
             if places:
-                emissions += self._region(self.planes[version], places)
-        self._count(emissions)
-        return emissions
+                for emissions in self._region(self.planes[version], places):
+                    self._count(emissions)
+                    yield emissions
 
     def _seed(
         self, router: str, change: Change, before: Verdict | None, seeds: dict[int, dict[Key | FiveTuple, set[int]]]
@@ -72,24 +82,33 @@ class Compiler:
         touched = {node.index, *(n.index for n in node.classes)}
         seeds[version].setdefault(key, set()).update(touched)
 
-    def _region(self, plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> list[Emission]:
+    @staticmethod
+    def _region(plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> Iterator[list[Emission]]:
         """Everything inside the changed prefixes, for the walks that pass a changed node."""
         changed = sorted(key for key in places if not isinstance(key, FiveTuple))
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
         watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
         if len(changed) * 8 > len(plane.order):
-            out = plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
-            return out + plane.sweep_connections(sorted(plane.connections.keys() | points.keys()), points)
-        out, connections = [], set(points)
+            yield from plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
+            yield from plane.sweep_connections(sorted(plane.connections.keys() | points.keys()), points)
+            return
+        found: list[Emission] = []
+        connections, pieces = set(points), 0
         for first, last in _disjoint(plane.version, changed):
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
             keys = sorted({*plane.order.irange(first, end), *gone})
-            out += plane.sweep(keys, plane.above(first), seeds, watched)
+            for piece in plane.sweep(keys, plane.above(first), seeds, watched):
+                found += piece
+                pieces += 1
+                if not pieces % _TOGETHER:
+                    yield found
+                    found = []
             for dst in plane.by_dst.irange(first >> 8, last):
                 connections |= plane.by_dst[dst]
-        return out + plane.sweep_connections(sorted(connections), points)
+        yield found
+        yield from plane.sweep_connections(sorted(connections), points)
 
     def _count(self, emissions: Iterable[Emission]) -> None:
         """Keep how many rules of each chain length there are, by interface."""

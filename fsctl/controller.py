@@ -320,8 +320,8 @@ class Controller:
         for submitted, counts in together.accepted():
             submitted.ticket.committed(replace(counts, revision=self.revision))
         if commits and not self.is_starting:
-            emissions = self.compiler.update(together.replaced)
-            self.installer.apply(self.layout, self.layout.apply(emissions))
+            pieces = self.compiler.update(together.replaced)
+            self.installer.stream(self.layout, self.layout.apply(pieces))
         for submitted, counts in together.accepted():
             result = replace(counts, revision=self.revision)
             self._finish(submitted.ticket, partial(self._report, submitted.write, result))

@@ -7,7 +7,8 @@ rules that would catch them are made slow-path rules (`demoted`): the bypass may
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from fsctl import reconcile
@@ -23,12 +24,28 @@ from fsctl.status import Port, Rejection
 _LOG = logging.getLogger(__name__)
 
 
+class Filling(Protocol):
+    """A bundle that is being filled, in any order. It must be finished or abandoned."""
+
+    changes: list[RuleChange]
+
+    def add(self, changes: Sequence[RuleChange]) -> None: ...
+    def finish(self) -> list[Rejection]:
+        """Make all changes at once; as `Switch.apply` otherwise."""
+        ...
+
+    def abandon(self) -> None:
+        """Make none of them; raises nothing."""
+        ...
+
+
 class Switch(Protocol):
     """One connected bridge. Every call may raise UnavailableError: the connection is gone."""
 
     bridge: str
 
     def apply(self, update: Update) -> list[Rejection]: ...
+    def fill(self) -> Filling: ...
     def dump(self) -> tuple[RuleTable, list[str]]: ...
     def counters(self) -> Mapping[RuleKey, tuple[int, int]]: ...
     def ports(self) -> list[Port]: ...
@@ -45,6 +62,13 @@ class Installed:
         self.demoted: set[RuleKey] = set()
         self.broken = ""
         self.closed = False
+
+    def forget(self, changes: Iterable[RuleChange]) -> None:
+        """What was refused in these places: they are about to change."""
+        if self.refused or self.demoted:
+            for change in changes:
+                self.refused.pop(change.key, None)
+                self.demoted.discard(change.key)
 
 
 class Installer:
@@ -92,6 +116,43 @@ class Installer:
         for phase in (first, main, last):
             self._everywhere(phase, layout)
 
+    def stream(self, layout: Layout, pieces: Iterable[Mapping[str, list[RuleChange]]]) -> None:
+        """Changes without egress rules, sent as they are found; made all at once on each bridge, when all are there."""
+        open_: dict[str, Filling] = {}
+        try:
+            for piece in pieces:
+                for bridge, changes in piece.items():
+                    if self.in_step(bridge):
+                        self._fill(open_, bridge, changes)
+                self._runtime.pause()
+        except BaseException:
+            for filling in open_.values():
+                filling.abandon()
+            raise
+        for wait in [self._runtime.spawn(partial(self._finish, b, f, layout)) for b, f in open_.items()]:
+            wait()
+
+    def _fill(self, open_: dict[str, Filling], bridge: str, changes: list[RuleChange]) -> None:
+        here = self.bridges[bridge]
+        here.forget(changes)
+        try:
+            if bridge not in open_:
+                open_[bridge] = here.switch.fill()
+            open_[bridge].add(changes)
+        except Exception as e:  # noqa: BLE001 - nobody else hears of it, and what is installed is unknown now
+            self._lost_step(here, e)
+            if bridge in open_:
+                open_.pop(bridge).abandon()
+
+    def _finish(self, bridge: str, filling: Filling, layout: Layout) -> None:
+        here = self.bridges[bridge]
+        try:
+            rejections = filling.finish()
+            if rejections:
+                self._refused(here, filling.changes, rejections, layout)
+        except Exception as e:  # noqa: BLE001 - likewise
+            self._lost_step(here, e)
+
     def _everywhere(self, changes: Mapping[str, list[RuleChange]], layout: Layout) -> None:
         waits: list[Callable[[], None]] = []
         for number, (bridge, todo) in enumerate(changes.items(), 1):
@@ -106,15 +167,12 @@ class Installer:
         here = self.bridges.get(bridge)
         if here is None:
             return
-        if here.refused or here.demoted:
-            for change in changes:
-                here.refused.pop(change.key, None)
-                here.demoted.discard(change.key)
+        here.forget(changes)
         try:
             rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
             if rejections:
                 self._refused(here, changes, rejections, layout)
-        except Exception as e:  # noqa: BLE001 - nobody else hears of it, and what is installed is unknown now
+        except Exception as e:  # noqa: BLE001 - likewise
             self._lost_step(here, e)
 
     def sync_all(self, bridges: Iterable[str], layout: Layout) -> None:

@@ -238,12 +238,31 @@ class Layout:
             if out.bridge != bridge:
                 self.joined.add(frozenset((bridge, out.bridge)))
 
-    def apply(self, emissions: Sequence[Emission]) -> dict[str, list[RuleChange]]:
-        """The changes of rules that these changes of effects mean (unordered)."""
-        changes: dict[str, list[RuleChange]] = {}
+    def apply(self, pieces: Iterable[Sequence[Emission]]) -> Iterator[dict[str, list[RuleChange]]]:
+        """The changes of rules that these changes of effects mean: unordered, piece by piece, to be made all at once."""
         # Effects are interned: on the path of every rule their identity is a quicker name than their value.
         came: dict[tuple[str, int], Tally] = {}
         went: dict[tuple[str, int], Tally] = {}
+        bridges: set[str] = set()
+        for emissions in pieces:
+            changes: dict[str, list[RuleChange]] = {}
+            self._translate(emissions, changes, came, went)
+            bridges.update(changes)
+            yield changes
+        rest: dict[str, list[RuleChange]] = {bridge: [] for bridge in bridges}
+        self._count(came.values(), went.values(), rest)
+        for bridge, into in rest.items():
+            if self._longest(bridge) != self.longest[bridge]:
+                into.extend(self._reframe(bridge))
+        yield {bridge: into for bridge, into in rest.items() if into}
+
+    def _translate(
+        self,
+        emissions: Iterable[Emission],
+        changes: dict[str, list[RuleChange]],
+        came: dict[tuple[str, int], Tally],
+        went: dict[tuple[str, int], Tally],
+    ) -> None:
         for node, key, old, new in emissions:
             bridge = node.interface.bridge
             into = changes.get(bridge)
@@ -260,11 +279,6 @@ class Layout:
             into.append(RuleChange(flow_key(node, key), actions, old is None))
             if old is not None:
                 went.setdefault((bridge, id(old)), Tally(bridge, old)).rules += 1
-        self._count(came.values(), went.values(), changes)
-        for bridge, into in changes.items():
-            if self._longest(bridge) != self.longest[bridge]:
-                into.extend(self._reframe(bridge))
-        return changes
 
     def _first(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
         """The rules of an effect's way, if no rule had this effect before."""

@@ -13,7 +13,7 @@ says something else than the nearest emitted rule above it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 from sortedcontainers import SortedDict, SortedList
@@ -42,8 +42,8 @@ from fsctl.outcome import (
 )
 from fsctl.scope import Scope
 
-_BREATH = 512
-"""Keys between two calls of `pause`: well under 10 ms."""
+_PIECE = 512
+"""Keys whose rules are given out at a time: well under 10 ms of work."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key came, went or changed."""
@@ -52,8 +52,8 @@ Seeds = Mapping[K, Set[int]]
 class Plane:
     """All nodes of one IP version and the union of their prefixes and connections."""
 
-    def __init__(self, network: Network, version: int, pause: Callable[[], None]) -> None:
-        self.network, self.version, self.pause = network, version, pause
+    def __init__(self, network: Network, version: int) -> None:
+        self.network, self.version = network, version
         self.nodes: list[Node] = []
         self.node_of: dict[tuple[str, str, int | None], Node] = {}
         self.union: Counter[Key] = Counter()
@@ -302,8 +302,8 @@ class Plane:
                     open_nodes.remove(node)
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
-    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> list[Emission]:
-        """What changed among the rules at `keys` (in order, all covered by `root`); the nodes keep the rules.
+    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> Iterator[list[Emission]]:
+        """What changed among the rules at `keys` (in order, all covered by `root`), in pieces; the nodes keep the rules.
 
         `seeds` names the nodes whose delegation for a key came, went or changed; only rules of `watched`
         interfaces (by their base nodes) can have changed: a class's rules depend on those of any sender too.
@@ -314,9 +314,10 @@ class Plane:
         simple = len(plain) == len(holders)
         stack = [root]
         out: list[Emission] = []
-        for count, key in enumerate(keys):
-            if not count % _BREATH:
-                self.pause()
+        for count, key in enumerate(keys, 1):
+            if not count % _PIECE:
+                yield out
+                out = []
             value = key >> 8
             if self.scope.excludes(key):
                 continue
@@ -340,7 +341,7 @@ class Plane:
                 state.results[node.index] = None
             stack.append(state)
             self._emit(key, parent, state, affected, watched, out)
-        return out
+        yield out
 
     def _emit(
         self, key: Key | FiveTuple, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
@@ -371,19 +372,20 @@ class Plane:
                 exact.best[node.index] = number
         return plain, exact
 
-    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: Seeds[FiveTuple]) -> list[Emission]:
+    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: Seeds[FiveTuple]) -> Iterator[list[Emission]]:
         """Connections are points: evaluate the walk at each."""
         out: list[Emission] = []
-        for count, connection in enumerate(connections):
-            if not count % _BREATH:
-                self.pause()
+        for count, connection in enumerate(connections, 1):
+            if not count % _PIECE:
+                yield out
+                out = []
             if self.scope.excludes(connection):
                 continue
             plain, exact = self.at_connection(connection)
             said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
             affected = self.upstream(frozenset(said.union(seeds.get(connection, ()))))
             self._emit(connection, plain, exact, affected, {n.base.index for n in affected}, out)
-        return out
+        yield out
 
 
 def _put(node: Node, key: Key | FiveTuple, new: Effect | None) -> Emission:

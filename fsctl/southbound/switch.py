@@ -5,31 +5,20 @@ from __future__ import annotations
 import itertools
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ryu.lib import hub
 
 from fsctl.errors import SwitchError
-from fsctl.openflow import (
-    Encoder,
-    FlowDecoder,
-    OpenFlowError,
-    bundle_control,
-    const,
-    decode_error,
-    decode_ports,
-    requests,
-)
+from fsctl.openflow import FlowDecoder, OpenFlowError, const, decode_error, decode_ports, requests
 from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
-from fsctl.southbound.replies import Connection, Conversation, Datapath, bridge_name
+from fsctl.southbound.replies import Connection, Datapath, bridge_name
 from fsctl.status import Port, Rejection
 
-TIMEOUT_S = 10.0
-CHANGES_PER_S = 2000
-"""A switch slower than this (OVS commits some 50,000 a second) is taken for dead."""
-CHUNK = 1024
-"""Changes encoded and sent at a stretch: some 100 kB, a few milliseconds, before others get their turn."""
+ROOM = 1 << 20
+"""Changes that fit into a bundle of which nobody knows yet how many there will be."""
 
 
 class Southbound:
@@ -57,63 +46,38 @@ class Southbound:
         bundles as such; either way, dump() tells what is installed then.
         """
         with self._one_at_a_time:
-            refusals = Refusals(update.changes)
-            refusals.keep_off(self._foreign)
-            while refusals.changes:
-                errors = self._try(refusals.changes)
-                if not errors:
-                    break
-                refusals.refuse(errors)
-            return refusals.rejections
+            return self._carefully(update.changes)
+
+    def _carefully(self, changes: Sequence[RuleChange]) -> list[Rejection]:
+        refusals = Refusals(changes)
+        refusals.keep_off(self._foreign)
+        while refusals.changes:
+            errors = self._try(refusals.changes)
+            if not errors:
+                break
+            refusals.refuse(errors)
+        return refusals.rejections
+
+    def fill(self) -> Filling:
+        """A bundle that is sent while its changes are still being found. Others wait until it is finished or abandoned."""
+        self._one_at_a_time.acquire()
+        try:
+            return Filling(self._bundle(ROOM), self._foreign, self._carefully, self._one_at_a_time.release)
+        except BaseException:
+            self._one_at_a_time.release()
+            raise
+
+    def _bundle(self, room: int) -> Bundle:
+        return Bundle(self._connection, next(self._bundles) & const.ANY, room)
 
     def _try(self, changes: list[RuleChange]) -> dict[int, OpenFlowError]:
         """One bundle: empty if committed, else the switch's errors by index into `changes`; then nothing was changed."""
-        bundle = next(self._bundles) & const.ANY
-        deadline = time.monotonic() + TIMEOUT_S + len(changes) / CHANGES_PER_S
-        with self._connection.conversation(len(changes) + 3) as talk:
-            barrier, commit = talk.last - 1, talk.last
-            self._send_changes(changes, bundle, talk)
-            errors = self._collect(talk, const.BARRIER_REPLY, barrier, deadline)
-            if errors:
-                self._connection.send(bundle_control(const.BUNDLE_DISCARD, bundle, commit))
-                self._collect(talk, const.BUNDLE_CONTROL, commit, deadline)
-            else:
-                self._connection.send(bundle_control(const.BUNDLE_COMMIT, bundle, commit))
-                errors = self._collect(talk, const.BUNDLE_CONTROL, commit, deadline)
-            return {xid - talk.first - 1: error for xid, error in errors.items()}
-
-    def _send_changes(self, changes: list[RuleChange], bundle: int, talk: Conversation) -> None:
-        """Open the bundle, fill it, ask for a barrier: in one piece where there are few changes, since each costs a wake-up."""
-        encoder = Encoder(bundle)
-        pieces = [bundle_control(const.BUNDLE_OPEN, bundle, talk.first)]
-        for start in range(0, len(changes), CHUNK):
-            pieces.append(encoder.encode(changes[start : start + CHUNK], talk.first + 1 + start))
-            if start + CHUNK < len(changes):
-                self._connection.send(b"".join(pieces))
-                pieces.clear()
-                hub.sleep(0)
-        pieces.append(requests.barrier(talk.last - 1))
-        self._connection.send(b"".join(pieces))
-
-    def _collect(self, talk: Conversation, kind: int, xid: int, deadline: float) -> dict[int, OpenFlowError]:
-        """Errors about single changes, until the answer `kind` to `xid` comes, or an error in its stead.
-
-        An error about the bundle itself, with none about a change to explain it, raises SwitchError.
-        """
-        errors: dict[int, OpenFlowError] = {}
-        while True:
-            raw = talk.receive(deadline)
-            got = int.from_bytes(raw[4:8], "big")
-            if raw[1] != const.ERROR:
-                if raw[1] == kind and got == xid:
-                    return errors
-                continue  # the bundle was opened
-            error = decode_error(raw)
-            if got == xid and errors:
-                return errors
-            if got in (talk.first, talk.last - 1, talk.last):
-                raise SwitchError(f"{self.bridge}: {error.name}", type=error.type, code=error.code)
-            errors.setdefault(got, error)
+        bundle = self._bundle(len(changes))
+        try:
+            bundle.add(changes)
+            return bundle.close()
+        finally:
+            bundle.forget()
 
     # --- asking -----------------------------------------------------------------------------------------
 

@@ -84,6 +84,12 @@ class RyuDriver(app_manager.RyuApp):
             datapath = self.datapaths[bridge]
             datapath.send_msg(datapath.ofproto_parser.OFPFlowStatsRequest(datapath))
             return True
+        if method == "fill":
+            pieces, end = arguments
+            filling = self.switches[bridge].fill()
+            for piece in pieces:
+                filling.add(piece)
+            return getattr(filling, end)()
         if method == "send_raw":
             return self.datapaths[bridge].send(arguments[0])
         return getattr(self.switches[bridge], method)(*arguments)

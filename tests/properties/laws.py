@@ -16,7 +16,7 @@ from fsctl import reconcile
 from fsctl.compiler import Compiler, Replaced
 from fsctl.fib import Change, Fib, match_of_change
 from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, Network, Packet, Prefix
-from fsctl.pipeline import tables
+from fsctl.pipeline import Layout, tables
 from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
 from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
 from tests.strategies import HOST_MACS, HOST_PORTS, Draw, boundaries, edges, known_connections, of_hypothesis, of_seed
@@ -244,3 +244,12 @@ def carried_out(tables_: Tables, changes: Mapping[str, Sequence[RuleChange]]) ->
         bridge: reconcile.apply(Update(bridge, reconcile.order(changes.get(bridge, ()))), table)
         for bridge, table in tables_.items()
     }
+
+
+def updates(layout: Layout, replaced: Mapping[str, Sequence[Replaced]]) -> dict[str, list[RuleChange]]:
+    """All changes that an update of the layout's compiler leads to."""
+    found: dict[str, list[RuleChange]] = {}
+    for piece in layout.apply(layout.compiler.update(replaced)):
+        for bridge, changes in piece.items():
+            found.setdefault(bridge, []).extend(changes)
+    return found

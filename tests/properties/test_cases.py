@@ -23,7 +23,7 @@ from tests.builders import (
     with_fib,
     with_interface,
 )
-from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled
+from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, updates
 
 NET = Prefix.parse("10.0.0.0/8")
 SRC = Prefix.parse("192.0.2.77").value
@@ -45,7 +45,7 @@ def updated(network: Network, *changes: tuple[str, Match, Verdict | None]) -> di
     tables = layout.tables()
     for router, match, verdict in changes:
         replaced = carry_out(network, [(router, change_of(match, verdict))])
-        tables = carried_out(tables, layout.apply(layout.compiler.update(replaced)))
+        tables = carried_out(tables, updates(layout, replaced))
     return tables
 
 

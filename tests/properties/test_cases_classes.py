@@ -32,6 +32,6 @@ def test_a_class_follows_when_only_the_others_say_something_at_a_narrower_prefix
     }
     network = Network({"br0": Bridge("br0")}, routers, fibs)
     compiler = Compiler(network)
-    compiler.update(carry_out(network, [("r0", change_of(Match("eth0", WIDE), None))]))
+    list(compiler.update(carry_out(network, [("r0", change_of(Match("eth0", WIDE), None))])))
     fresh = compiled(with_fibs(network, delegations_of(network)))
     assert all_resolved(tables(network, compiler)) == all_resolved(fresh)

@@ -8,7 +8,7 @@ from fsctl.compiler import Compiler
 from fsctl.fib import Change
 from fsctl.model import Forward, Interface, Network, Packet
 from fsctl.pipeline import Layout, tables
-from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, delegations_of, law, with_fibs
+from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, delegations_of, law, updates, with_fibs
 from tests.strategies import HOST_MACS, Draw, a_case, a_network, pick, several, some_changes
 
 Changes = list[tuple[str, Change]]
@@ -66,7 +66,7 @@ def test_updates_by_region_end_where_a_full_compilation_does(case: tuple[Network
     installed = layout.tables()
     for changes in history:
         replaced = carry_out(network, changes)
-        installed = carried_out(installed, layout.apply(compiler.update(replaced)))
+        installed = carried_out(installed, updates(layout, replaced))
     fresh = all_resolved(compiled(with_fibs(network, delegations_of(network))))
     assert all_resolved(tables(network, compiler)) == fresh, "the compiler's state"
     assert all_resolved(layout.tables()) == fresh, "the layout's state"
@@ -80,9 +80,9 @@ def test_a_change_undone_leaves_nothing_behind(case: tuple[Network, list[Changes
     layout = Layout(network, compiler)
     before = layout.tables()
     made = carry_out(network, history[0])
-    there = carried_out(before, layout.apply(compiler.update(made)))
+    there = carried_out(before, updates(layout, made))
     undo = [(router, change._replace(verdict=old)) for router, items in made.items() for change, old in reversed(items)]
-    back = carried_out(there, layout.apply(compiler.update(carry_out(network, undo))))
+    back = carried_out(there, updates(layout, carry_out(network, undo)))
     assert all_resolved(back) == all_resolved(before)
 
 

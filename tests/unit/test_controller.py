@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -14,13 +14,33 @@ from fsctl.controller import Controller
 from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
 from fsctl.fib import change_of, key_of
 from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
+from fsctl.outcome import Emission
 from fsctl.pipeline import NORMAL, flow_key, tables
-from fsctl.rules import EGRESS, FLOW_SWITCH, WAYS, RuleKey, RuleTable, Update
+from fsctl.rules import EGRESS, FLOW_SWITCH, WAYS, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Threads
 from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, SessionRequest, Write, WriteResult
 from fsctl.store import SqliteStore
 
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
+
+
+class PaperFilling:
+    """Changes for a PaperSwitch, made when all are there."""
+
+    def __init__(self, switch: PaperSwitch) -> None:
+        self.changes: list[RuleChange] = []
+        self._switch = switch
+
+    def add(self, changes: Sequence[RuleChange]) -> None:
+        if self._switch.gone:
+            raise UnavailableError("gone")
+        self.changes += changes
+
+    def finish(self) -> list[Rejection]:
+        return self._switch.apply(Update(self._switch.bridge, reconcile.order(self.changes)))
+
+    def abandon(self) -> None:
+        self._switch.abandoned += 1
 
 
 class PaperSwitch:
@@ -32,6 +52,7 @@ class PaperSwitch:
         self.refuse: set[RuleKey] = set()
         self.updates: list[Update] = []
         self.gone = False
+        self.abandoned = 0
 
     def apply(self, update: Update) -> list[Rejection]:
         if self.gone:
@@ -41,6 +62,9 @@ class PaperSwitch:
         kept = [c for c in update.changes if c.key not in bad]
         self.table = reconcile.apply(Update(self.bridge, kept), self.table)
         return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
+
+    def fill(self) -> PaperFilling:
+        return PaperFilling(self)
 
     def dump(self) -> tuple[RuleTable, list[str]]:
         return RuleTable(dict(self.table.rules)), []
@@ -267,6 +291,46 @@ def test_a_mistake_while_sending_is_made_good(lab: Lab, monkeypatch: pytest.Monk
     assert any("division" in reason for reason in lab.controller.not_ready())
     lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
     lab.check_in_step()
+
+
+def test_connection_lost_between_two_pieces_of_a_write(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other bridges get all of it."""
+    lab.settle()
+    whole = lab.controller.layout.apply
+
+    def pieces(emissions: Iterable[Sequence[Emission]]) -> Iterator[dict[str, list[RuleChange]]]:
+        for piece in whole(emissions):
+            for bridge, changes in piece.items():
+                for change in changes:
+                    yield {bridge: [change]}
+                    lab.switches["x"].gone = True
+
+    with monkeypatch.context() as in_between:
+        in_between.setattr(lab.controller.layout, "apply", pieces)
+        assert lab.write("r", ("10.0.0.0/8", TO_S), ("10.1.0.0/16", TO_S)).waiting_for == ("x",)
+    assert lab.switches["x"].abandoned == 1
+    lab.switches["x"].gone = False
+    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.check_in_step()
+
+
+def test_a_mistake_while_compiling_is_made_good(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent of it is given up, and everything compiled anew."""
+    lab.settle()
+    whole = lab.controller.layout.apply
+
+    def pieces(emissions: Iterable[Sequence[Emission]]) -> Iterator[dict[str, list[RuleChange]]]:
+        yield next(whole(emissions))
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.controller.layout, "apply", pieces)
+        ticket = lab.controller.write(Write("r", [change_of(Match("eth0", Prefix.parse("10.0.0.0/8")), TO_B)]))
+        assert ticket.stored(10).added == 1
+        lab.settle()
+    assert lab.switches["x"].abandoned == 1
+    lab.check_in_step()
+    assert lab.flow_rules("x")
 
 
 def test_addresses_of_a_router_become_holes(lab: Lab) -> None:

@@ -6,6 +6,7 @@ All on one bridge: port 1 is where packets come from, port 2 where they go. The 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from fsctl.compiler import Compiler
 from fsctl.fib import Change, Fib
@@ -94,7 +95,7 @@ class Collapsed:
         before = None if number is None else fib.verdict(number)
         fib.apply(change)
         found = []
-        for emission in self.compiler.update({name: [(change, before)]}):
+        for emission in chain.from_iterable(self.compiler.update({name: [(change, before)]})):
             assert isinstance(emission.key, int)
             if emission.new is None:
                 key = self._rule(emission.node, emission.key, emission.old, is_new=False).key  # type: ignore[arg-type]
