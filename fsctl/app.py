@@ -36,7 +36,7 @@ from fsctl.store import SqliteStore  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
 BRIDGE_RETRY_S = 2.0
-COLLECTOR_THRESHOLDS = (100_000, 10, 5)
+COLLECTOR_THRESHOLDS = (100_000, 50, 10)
 """Python's own (700, 10, 10) are for small heaps. A full table is a million tuples without a cycle among them; searching
 these for cycles took half the time of a large write, and stopped everything for up to a second.
 """

@@ -62,9 +62,7 @@ class Compiler:
                 plane.refresh(router)
             for change, before in changes:
                 self._seed(router, change, before, seeds)
-        return self._regions(seeds)
-
-    def _regions(self, seeds: Mapping[int, dict[Key | FiveTuple, set[int]]]) -> Iterator[list[Emission]]:
+            yield []
         for version, places in seeds.items():
             if places:
                 for emissions in self._region(self.planes[version], places):

@@ -50,8 +50,8 @@ START_PATIENCE_S = 5.0
 
 With half of the network unknown, chains would be withdrawn that are right (a restart must lose no packet).
 """
-MOST_TOGETHER = 64
-"""Writes that are stored, compiled and sent in one go."""
+MOST_WRITES, MOST_CHANGES = 64, 100_000
+"""What is stored, compiled and sent in one go: the store does not let others run meanwhile, 0.1 s for so many changes."""
 RETRY_S = 30.0
 """How often bridges that refused something, or stand still, are tried again."""
 
@@ -197,7 +197,7 @@ class Controller:
         if not isinstance(job, Submitted):
             return job
         together = Together(self._fibs, self.config, job)
-        while len(together.writes) < MOST_TOGETHER and self._jobs.join(together.takes):
+        while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
         return lambda: self._write(together)
 
@@ -304,7 +304,7 @@ class Controller:
 
     def _write(self, together: Together) -> None:
         """Store what some writes come to, take it into the FIBs, compile, and send the differences."""
-        commits = together.commits()
+        commits = together.commits(self._runtime.pause)
         try:
             if commits:
                 self.revision = self._store.commit_all(commits)
@@ -317,6 +317,7 @@ class Controller:
                 fib.add_nexthop(number, nexthop)
             for change in changes:
                 fib.apply(change)
+            self._runtime.pause()
         for submitted, counts in together.accepted():
             submitted.ticket.committed(replace(counts, revision=self.revision))
         if commits and not self.is_starting:

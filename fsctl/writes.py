@@ -99,9 +99,15 @@ class Together:
         self.writes.append(submitted)
         return True
 
-    def commits(self) -> list[Commit]:
-        """What is to be stored. Fails the tickets of writes that cannot be accepted."""
+    @property
+    def size(self) -> int:
+        """Changes asked for so far."""
+        return sum(len(submitted.write.changes) for submitted in self.writes)
+
+    def commits(self, pause: Callable[[], None]) -> list[Commit]:
+        """What is to be stored. Fails the tickets of writes that cannot be accepted. Lets others run between two writes."""
         for submitted in self.writes:
+            pause()
             try:
                 self._counts.append(self._add(submitted.write))
             except FsctlError as e:
