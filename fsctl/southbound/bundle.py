@@ -129,13 +129,21 @@ class Filling:
     def finish(self) -> list[Rejection]:
         """As `Southbound.apply`."""
         try:
-            if self._fits and not self._bundle.close():
+            if self._fits and self._committed():
                 return []
             if not self._fits:
                 self._bundle.discard()
             return self._carefully(order(self.changes))
         finally:
             self._end()
+
+    def _committed(self) -> bool:
+        """False if nothing was changed. Open vSwitch also gives up a bundle that gets nothing for ten seconds."""
+        try:
+            return not self._bundle.close()
+        except SwitchError as e:
+            LOG.info("a bundle is filled anew: %s", e)
+            return False
 
     def abandon(self) -> None:
         """Change nothing."""

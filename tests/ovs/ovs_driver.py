@@ -73,9 +73,11 @@ class Driver:
         result: list[Rejection] = self.call(bridge, "apply", Update(bridge, list(changes)))
         return result
 
-    def fill(self, bridge: str, pieces: Sequence[Sequence[RuleChange]], end: str = "finish") -> list[Rejection] | None:
-        """`Southbound.fill`, the pieces, and then `finish` or `abandon`."""
-        result: list[Rejection] | None = self.call(bridge, "fill", [list(piece) for piece in pieces], end)
+    def fill(
+        self, bridge: str, pieces: Sequence[Sequence[RuleChange]], end: str = "finish", pause_s: float = 0.0
+    ) -> list[Rejection] | None:
+        """`Southbound.fill`, the pieces with pauses behind them, and then `finish` or `abandon`."""
+        result: list[Rejection] | None = self.call(bridge, "fill", [list(piece) for piece in pieces], end, pause_s)
         return result
 
     def dump(self, bridge: str) -> tuple[RuleTable, list[str]]:

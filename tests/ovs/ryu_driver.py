@@ -85,10 +85,11 @@ class RyuDriver(app_manager.RyuApp):
             datapath.send_msg(datapath.ofproto_parser.OFPFlowStatsRequest(datapath))
             return True
         if method == "fill":
-            pieces, end = arguments
+            pieces, end, pause_s = arguments
             filling = self.switches[bridge].fill()
             for piece in pieces:
                 filling.add(piece)
+                hub.sleep(pause_s)
             return getattr(filling, end)()
         if method == "send_raw":
             return self.datapaths[bridge].send(arguments[0])

@@ -61,3 +61,14 @@ def test_abandoned_it_changes_nothing_and_blocks_nobody(driver: Driver, connecte
     assert driver.dump(connected)[0] == RuleTable()
     assert driver.apply(connected, diff(table(2), RuleTable(), connected).changes) == []
     assert driver.dump(connected)[0] == table(2)
+
+
+def test_a_bundle_that_the_switch_gave_up_meanwhile_is_filled_anew(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    """Open vSwitch forgets bundles that get nothing for a while, and begins them anew with what comes then."""
+    ovs.vsctl("set", "Open_vSwitch", ".", "other_config:bundle-idle-timeout=1")
+    try:
+        assert driver.fill(connected, pieces(table(20), connected, 15), pause_s=2.5) == []
+    finally:
+        ovs.vsctl("remove", "Open_vSwitch", ".", "other_config", "bundle-idle-timeout")
+    assert driver.dump(connected)[0] == table(20)
+    assert "OFPBFC_TIMEOUT" in driver.log.read_text()
