@@ -65,6 +65,11 @@ def match_of_change(part: PartKey, key: Key | FiveTuple) -> Match:
     return Match(in_port, prefix_of(version, key), eth_src)
 
 
+def verdicts_of(changes: Iterable[Change]) -> dict[int, Verdict | None]:
+    """The verdicts that changes name, by identity: a large table names few, again and again, and comparing them is dear."""
+    return {id(change.verdict): change.verdict for change in changes}
+
+
 class Fib:
     """Mutable, owned by one controller (or one test). Iterating gives `Delegation` values."""
 
@@ -114,8 +119,7 @@ class Fib:
     def new_nexthops(self, changes: Iterable[Change]) -> dict[int, Forward]:
         """The numbers that these changes' next hops will get: for the store, which must know them first."""
         new: dict[Forward, int] = {}
-        for change in changes:
-            verdict = change.verdict
+        for verdict in verdicts_of(changes).values():
             if isinstance(verdict, Forward) and verdict not in self._ids and verdict not in new:
                 new[verdict] = self._top + 1 + len(new)
         return {number: nexthop for nexthop, number in new.items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fsctl.errors import FsctlError, StoreError
-from fsctl.fib import DROP_ID, PUNT_ID, Change, Fib, Key, Part, PartKey
+from fsctl.fib import DROP_ID, PUNT_ID, Change, Fib, Key, Part, PartKey, verdicts_of
 from fsctl.model import IPV4, PUNT, Address, FiveTuple, Forward, Verdict
 from fsctl.status import InterfaceChange, Session
 from fsctl.store_file import MEMORY, Lock, open_file, open_memory, transaction
@@ -207,7 +207,7 @@ class _Rows:
     parts: dict[PartKey, int] = field(default_factory=dict)
 
     def write(self, changes: Sequence[Change]) -> None:
-        number = self.numbers.number
+        numbers = {name: self.numbers.number(verdict) for name, verdict in verdicts_of(changes).items() if verdict is not None}
         set_prefixes, set_connections, gone_prefixes, gone_connections = [], [], [], []
         for part_key, key, verdict in changes:
             part = self.parts.get(part_key) or self._part(part_key)
@@ -216,11 +216,11 @@ class _Rows:
                 if verdict is None:
                     gone_prefixes.append((part, column))
                 else:
-                    set_prefixes.append((part, column, number(verdict)))
+                    set_prefixes.append((part, column, numbers[id(verdict)]))
             elif verdict is None:
                 gone_connections.append((part, *_connection_columns(key)))
             else:
-                set_connections.append((part, *_connection_columns(key), number(verdict)))
+                set_connections.append((part, *_connection_columns(key), numbers[id(verdict)]))
         run = self.db.executemany
         run("DELETE FROM prefix WHERE part = ? AND key = ?", gone_prefixes)
         by_connection = "part = ? AND src = ? AND dst = ? AND ip_proto = ? AND sport = ? AND dport = ?"

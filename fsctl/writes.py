@@ -75,6 +75,8 @@ class Submitted(NamedTuple):
 
 
 Place = tuple[PartKey, Key | FiveTuple]
+Latest = tuple[Verdict | None, Change]
+"""What was at a place before all of these writes, and the last change of it."""
 
 
 class Together:
@@ -88,7 +90,7 @@ class Together:
         self._fibs, self._config = fibs, config
         self.writes = [first]
         self._counts: list[WriteResult | None] = []
-        self._latest: dict[str, dict[Place, tuple[Verdict | None, Verdict | None]]] = {}
+        self._latest: dict[str, dict[Place, Latest]] = {}
         self.replaced: dict[str, list[Replaced]] = {}
 
     def takes(self, submitted: Submitted) -> bool:
@@ -114,7 +116,7 @@ class Together:
                 self._counts.append(None)
                 submitted.ticket.fail(e)
         for router, places in self._latest.items():
-            real = [(Change(*place, new), old) for place, (old, new) in places.items() if old != new]
+            real = [(change, old) for old, change in places.values() if old != change.verdict]
             if real:
                 self.replaced[router] = real
         commits = []
@@ -137,12 +139,12 @@ class Together:
     def _add(self, write: Write) -> WriteResult:
         """Count what a write changes after those before it; raises TooLargeError, then it changes nothing."""
         fib, latest = self._fibs[write.router], self._latest.get(write.router, {})
-        mine: dict[Place, tuple[Verdict | None, Verdict | None]] = {}
+        mine: dict[Place, Latest] = {}
         counts = Counter[str]()
         for change in write.changes:
             place = (change.part, change.key)
             if place in latest:
-                original, before = latest[place]
+                original, (_, _, before) = latest[place]
             else:
                 number = fib.number_at(*place)
                 original = before = None if number is None else fib.verdict(number)
@@ -150,27 +152,27 @@ class Together:
                 counts["unchanged"] += 1
                 continue
             counts["added" if before is None else "removed" if change.verdict is None else "changed"] += 1
-            mine[place] = original, change.verdict
+            mine[place] = original, change
         if write.replace:
             counts["removed"] += self._add_removals(write, mine)
         self._check_quota(write, counts["added"] - counts["removed"])
         self._latest.setdefault(write.router, {}).update(mine)
         return WriteResult(0, counts["added"], counts["changed"], counts["removed"], counts["unchanged"])
 
-    def _add_removals(self, write: Write, mine: dict[Place, tuple[Verdict | None, Verdict | None]]) -> int:
+    def _add_removals(self, write: Write, mine: dict[Place, Latest]) -> int:
         fib, removed = self._fibs[write.router], 0
         kept = {(change.part, change.key) for change in write.changes}
         for part_key, part in fib.parts.items():
             for key, number in part.items():
                 if (part_key, key) not in kept:
-                    mine[part_key, key] = fib.verdict(number), None
+                    mine[part_key, key] = fib.verdict(number), Change(part_key, key, None)
                     removed += 1
         return removed
 
     def _check_quota(self, write: Write, more: int) -> None:
         limit = self._config.routers[write.router].max_flows
         before = self._latest.get(write.router, {})
-        joined = sum((new is not None) - (old is not None) for old, new in before.values())
+        joined = sum((change.verdict is not None) - (old is not None) for old, change in before.values())
         wanted = len(self._fibs[write.router]) + joined + more
         if more > 0 and wanted > limit:
             raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
