@@ -12,7 +12,7 @@ from ovs_wire import Wire
 from fsctl.fib import Fib, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Match, Network, Router, Verdict, format_mac
 from fsctl.openflow import FlowDecoder, decode_ports, requests
-from fsctl.rules import RuleTable
+from fsctl.rules import RuleTable, SetField
 from fsctl.schema.bodies import read_replacement
 from fsctl.status import Port
 from tests.strategies import ROUTER_MACS
@@ -91,6 +91,13 @@ class Books:
 def _plugged(interface: Interface, ports: Mapping[str, Port]) -> Interface:
     port = ports.get(interface.port)
     return replace(interface, ofport=port and port.ofport, up=port is not None and port.up)
+
+
+def unused_ways(table: RuleTable) -> set[int]:
+    """Ways that no rule leads to."""
+    there = {f.value for key in table.rules for f in key.match if f.name == "reg1"}
+    used = {a.value for actions in table.rules.values() for a in actions if isinstance(a, SetField) and a.name == "reg1"}
+    return there - used
 
 
 class Wiring:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from soak_model import BRIDGES, Books, Flows, Wiring
+from soak_model import BRIDGES, Books, Flows, Wiring, unused_ways
 
 from fsctl.client import Client, UnreachableError
 from fsctl.errors import InvalidError, UnavailableError
@@ -158,17 +158,17 @@ class Soak:
 
     def differences(self) -> str:
         """What Open vSwitch has and should not, or has not and should; empty when it is in step."""
-        wanted = all_resolved(compiled(self.books.network(self.wiring)))
+        dumped = self.wiring.dump()
         try:
-            found = all_resolved(self.wiring.dump())
+            found = all_resolved(dumped)
         except KeyError as e:
             return f"a rule names a way that is not there: {e}"
-        return "\n".join(
-            f"{bridge}: missing {list((wanted[bridge] - found[bridge]).elements())}\n"
-            f"{bridge}: too much {list((found[bridge] - wanted[bridge]).elements())}"
-            for bridge in BRIDGES
-            if wanted[bridge] != found[bridge]
-        )
+        # As sets: two ways that do the same are right where two neighbours have come to share a MAC address.
+        wanted = all_resolved(compiled(self.books.network(self.wiring)))
+        lines = [f"{b}: missing {gone}" for b in BRIDGES if (gone := wanted[b].keys() - found[b].keys())]
+        lines += [f"{b}: too much {more}" for b in BRIDGES if (more := found[b].keys() - wanted[b].keys())]
+        lines += [f"{b}: ways to nowhere {left}" for b in BRIDGES if (left := unused_ways(dumped[b]))]
+        return "\n".join(lines)
 
     def settle(self) -> str:
         """`differences`, once they are gone or have stayed for long enough."""
