@@ -130,12 +130,16 @@ def udp_rate(lab: Lab, chain: int, size: int, seconds: float) -> tuple[float, tu
 
 
 def rtt_ms(lab: Lab, chain: int) -> float:
-    """The average round-trip time of 20 pings."""
-    out = lab.on(lab.plan.nodea, f"ping -c 20 -i 0.1 -q {destination(chain)}", SLACK_S)
-    found = re.search(r"= [\d.]+/([\d.]+)/", out)
-    if not found or " 0% packet loss" not in out:
-        raise LabError(f"ping said: {out}")
-    return float(found.group(1))
+    """The median round-trip time of 20 pings: one that meets fsctl or an agent at work on the only processor says nothing."""
+    return median_rtt(lab.on(lab.plan.nodea, f"ping -c 20 -i 0.1 {destination(chain)}", SLACK_S))
+
+
+def median_rtt(ping: str) -> float:
+    """Of what ping(8) wrote; LabError if a packet was lost."""
+    found = re.findall(r"time=([\d.]+) ms", ping)
+    if not found or " 0% packet loss" not in ping:
+        raise LabError(f"ping said: {ping}")
+    return statistics.median(map(float, found))
 
 
 def _samples(lab: Lab, chain: int, bypass: bool, spec: Spec) -> Iterator[Sample]:
