@@ -19,6 +19,12 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_DUMP, NLM_F_CREA
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLA_TYPE_MASK = 0x3FFF
 
+EXPIRES_SOON_SECONDS = 330
+"""An IPv6 route (a router advertisement's, say) that is over by then is left to the router until it is told of anew: the
+kernel uses it to its last second, tells of the end up to 30 s later (fib6_run_gc), and of a longer life not at all.
+Longer than it takes to the next dump (`follow.RESYNC_EVERY_SECONDS`)."""
+USER_HZ = 100
+
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
@@ -109,7 +115,6 @@ def _link(body: memoryview) -> Link | None:
     at = attributes(body, 16)
     mac = _number(at[1]) if len(at.get(1, b"")) == 6 else None
     info = attributes(at[18], 0) if 18 in at else {}
-    xdp = attributes(at[43], 0) if 43 in at else {}
     return Link(
         index,
         name=text(at[3]) if 3 in at else "",
@@ -118,7 +123,6 @@ def _link(body: memoryview) -> Link | None:
         mtu=u32(at[4]) if 4 in at else 0,
         master=u32(at[10]) if 10 in at else 0,
         kind=text(info[1]) if 1 in info else "",
-        xdp=2 in xdp and xdp[2][0] != 0,
     )
 
 
@@ -179,7 +183,14 @@ def _route(body: memoryview) -> Route | None:
         nhid=nhid,
         mtu=u32(metrics[2]) if 2 in metrics else 0,
         special="from" if src_len else "realm" if 11 in at else "",
+        expiring=12 in at and _expires_soon(at[12]),
     )
+
+
+def _expires_soon(cacheinfo: memoryview) -> bool:
+    """struct rta_cacheinfo: clntref, lastuse, expires (0: never)."""
+    ticks: int = struct.unpack_from("=IIi", cacheinfo)[2]
+    return ticks != 0 and ticks < EXPIRES_SOON_SECONDS * USER_HZ
 
 
 def _nexthop(body: memoryview) -> Nexthop | None:

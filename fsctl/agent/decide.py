@@ -16,8 +16,8 @@ from fsctl.agent.state import Place, State, usable_mac
 from fsctl.fib import Key, mask
 from fsctl.model import BITS, LOCAL_DESTINATIONS, Forward
 
-VIRTUAL_KINDS = frozenset({"vlan", "macvlan", "macvtap", "ipvlan", "bridge", "bond", "team", "vrf", "dummy", "ifb"})
-"""Devices that may carry the MAC address of a vif without being it."""
+VIRTUAL_KINDS = frozenset({"vlan", "bridge", "bond", "team", "vrf", "dummy", "ifb"})
+"""Devices that may carry the MAC address of a vif without being it, nor taking its packets (as ipvlan and macvlan do)."""
 _LINK_SCOPE = {v: [(p.value, p.last, p.length) for p in LOCAL_DESTINATIONS if p.version == v] for v in BITS}
 
 

@@ -50,7 +50,6 @@ class Link:
     mtu: int = 1500
     master: int = 0
     kind: str = ""
-    xdp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Route:
     """A route. With `nhid` its legs are those of that next-hop object, and `legs` is empty.
 
     `special`: why this route depends on more than the destination ("from", "realm"), or "".
-    `mtu` is the route's own MTU metric in bytes, 0 without one.
+    `mtu` is the route's own MTU metric in bytes, 0 without one. `expiring`: the kernel may stop to use it at any moment.
     """
 
     version: int
@@ -91,6 +90,7 @@ class Route:
     nhid: int = 0
     mtu: int = 0
     special: str = ""
+    expiring: bool = False
 
     @property
     def slot(self) -> tuple[int, int, int]:

@@ -1,41 +1,39 @@
 """Gathers what `safety` judges: sysctls, netfilter, tc, IPsec. Reads only; needs CAP_NET_ADMIN for nf_tables and xfrm.
 
-nf_tables, tc and xfrm are asked over netlink, so that no tool has to be in the guest; the older iptables ("legacy")
-can only be asked by its own tool, and where that is missing, what cannot be inspected is refused.
+All is asked of the kernel itself, so that no tool has to be in the guest.
 """
 
 from __future__ import annotations
 
 import errno
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fsctl.agent import codec
+from fsctl.agent import bpf, codec, xtables
 from fsctl.agent.events import Link
 from fsctl.agent.netlink import NETLINK_NETFILTER, NETLINK_XFRM, KernelError, NetlinkSocket, open_if_there
 from fsctl.agent.safety import Chain, Facts, InterfaceFacts
-from fsctl.errors import UnavailableError
 from fsctl.model import IPV4, IPV6
 
 SYSCTL = Path("/proc/sys/net")
-PROC_NET = Path("/proc/thread-self/net")
-LEGACY = {IPV4: ("ip_tables_names", "iptables-legacy-save"), IPV6: ("ip6_tables_names", "ip6tables-legacy-save")}
-TOOL_SECONDS = 5.0
+IPVS = Path("/proc/thread-self/net/ip_vs")
 
 NFT_MSG_GETCHAIN, NFT_MSG_NEWCHAIN = 10 << 8 | 4, 10 << 8 | 3
 _NF_FAMILIES = {1: (IPV4, IPV6), 2: (IPV4,), 10: (IPV6,)}
 _NFPROTO_NETDEV = 5
 _NF_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _NETDEV_HOOKS = ("ingress", "egress")
-XFRM_MSG_NEWPOLICY, XFRM_MSG_GETPOLICY = 19, 21
+_NFTA_DEVICE_PREFIX = 2
+XFRM_MSG_NEWPOLICY, XFRM_MSG_GETPOLICY, XFRM_MSG_GETDEFAULT = 19, 21, 40
 _XFRM_FAMILY_AT, _XFRM_DIR_AT = 40, 160
+_XFRM_USERPOLICY_BLOCK = 1
 RTM_NEWQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_GETTFILTER = 36, 38, 44, 46
 _TCMSG = struct.Struct("=BxxxiIII")
 _CLSACT = ((0xFFFF_FFF2, "in"), (0xFFFF_FFF3, "out"))
 _INGRESS = 0xFFFF_0000
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFLA_XDP, _IFLA_XDP_ATTACHED = 43, 2
 
 
 class Inspector:
@@ -52,19 +50,36 @@ class Inspector:
                 s.close()
 
     def look(self, links: Mapping[int, Link]) -> Facts:
-        """The facts about these interfaces and the whole guest. Raises KernelError, OSError, UnavailableError."""
+        """The facts about these interfaces and the whole guest. Raises KernelError, OSError."""
         qdiscs = self._qdiscs()
         interfaces = {}
         for index, link in links.items():
             there = qdiscs.get(index, {})
             interfaces[index] = InterfaceFacts(
-                forwarding={IPV4: _flag(IPV4, link.name, "forwarding"), IPV6: _flag(IPV6, "all", "forwarding")},
+                forwarding={IPV4: _flag(IPV4, link.name, "forwarding"), IPV6: _forwards_ipv6(link.name)},
                 strict_rp_filter=max(_int(IPV4, "all", "rp_filter"), _int(IPV4, link.name, "rp_filter")) == 1,
                 redirects={IPV4: _sends_redirects(link.name), IPV6: _flag(IPV6, "all", "forwarding")},
+                ipv6_mtu=_int(IPV6, link.name, "mtu"),
+                xdp=self._has_xdp(index),
                 qdiscs=tuple(sorted(set(there.values()))),
                 **self._filters(index, there),
             )
-        return Facts(interfaces, (*self._chains(), *legacy_chains()), self._policies())
+        return Facts(interfaces, (*self._chains(), *xtables.chains(), *ipvs()), self._policies())
+
+    def _has_xdp(self, index: int) -> bool:
+        """Asked each time: the kernel does not tell when a program comes by a BPF link."""
+        try:
+            answers = self._requests.ask(codec.RTM_GETLINK, 0, _IFINFOMSG.pack(0, 0, index, 0, 0))
+        except KernelError as e:
+            if e.errno == errno.ENODEV:
+                return False  # it has just gone
+            raise
+        for message in answers:
+            at = codec.attributes(message.payload, _IFINFOMSG.size)
+            attached = codec.attributes(at[_IFLA_XDP], 0).get(_IFLA_XDP_ATTACHED) if _IFLA_XDP in at else None
+            if attached and attached[0]:
+                return True
+        return False
 
     def _chains(self) -> Iterator[Chain]:
         if self._netfilter is None:
@@ -84,6 +99,8 @@ class Inspector:
         """Policies for forwarded packets, or for all that come in or go out."""
         if self._xfrm is None:
             return {}
+        if self._blocks_by_default(self._xfrm):
+            return dict.fromkeys(codec.FAMILY_OF, "the default IPsec policy is to block (ip xfrm policy getdefault)")
         counts: dict[int, int] = {}
         for message in self._xfrm.dump(XFRM_MSG_GETPOLICY, b""):
             family, direction = struct.unpack_from("=H", message.payload, _XFRM_FAMILY_AT)[0], message.payload[_XFRM_DIR_AT]
@@ -91,6 +108,17 @@ class Inspector:
                 version = codec.FAMILIES[family]
                 counts[version] = counts.get(version, 0) + 1
         return {version: f"{n} IPsec policies (ip xfrm policy)" for version, n in counts.items()}
+
+    @staticmethod
+    def _blocks_by_default(xfrm: NetlinkSocket) -> bool:
+        """Does what no policy speaks of meet a block on its way through (Linux 5.15: struct xfrm_userpolicy_default)?"""
+        try:
+            answers = xfrm.ask(XFRM_MSG_GETDEFAULT, 0, bytes(4))
+        except KernelError as e:
+            if e.errno == errno.EINVAL:
+                return False  # before 5.15
+            raise
+        return any(_XFRM_USERPOLICY_BLOCK in m.payload[1:3] for m in answers if m.type == XFRM_MSG_GETDEFAULT)
 
     def _qdiscs(self) -> dict[int, dict[int, str]]:
         """Interface index -> handle -> kind."""
@@ -113,6 +141,8 @@ class Inspector:
                 parents = ((handle, "out"),) if handle else ()
             for parent, direction in parents:
                 found[direction] |= {f"tc filter {k}" for k in self._filter_kinds(index, parent)}
+        for direction in bpf.TCX:
+            found[direction] |= {"tcx program"} if bpf.tcx_programs(index, direction) else set()
         return {f"filters_{direction}": tuple(sorted(words)) for direction, words in found.items()}
 
     def _filter_kinds(self, index: int, parent: int) -> Iterator[str]:
@@ -138,8 +168,8 @@ def read_chain(payload: memoryview) -> Chain | None:
     number = _be32(hook[1])
     names = _NETDEV_HOOKS if family == _NFPROTO_NETDEV else _NF_HOOKS
     versions = _NF_FAMILIES.get(family, ())
-    devices = [codec.text(hook[3])] if 3 in hook else []
-    devices += [codec.text(v) for v in _nested(hook[4])] if 4 in hook else []
+    devices = [_device(0, hook[3])] if 3 in hook else []
+    devices += [_device(kind, name) for kind, name in _nested(hook[4])] if 4 in hook else []
     if not versions and family != _NFPROTO_NETDEV:
         return None  # arp and bridge chains see no routed packet
     return Chain(
@@ -153,55 +183,32 @@ def read_chain(payload: memoryview) -> Chain | None:
     )
 
 
-def _nested(view: memoryview) -> Iterator[memoryview]:
+def _nested(view: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Type and value of every attribute, repeated ones too."""
     at = 0
     while at + 4 <= len(view):
-        length = struct.unpack_from("=H", view, at)[0]
+        length, kind = struct.unpack_from("=HH", view, at)
         if length < 4:
             return
-        yield view[at + 4 : at + length]
+        yield kind & codec.NLA_TYPE_MASK, view[at + 4 : at + length]
         at += (length + 3) & ~3
+
+
+def _device(kind: int, name: memoryview) -> str:
+    """An interface's name, or a pattern (Linux 6.16: names without their zero, then NFTA_DEVICE_PREFIX)."""
+    is_pattern = kind == _NFTA_DEVICE_PREFIX or not bytes(name).endswith(b"\0")
+    return codec.text(name) + ("*" if is_pattern else "")
 
 
 def _be32(view: memoryview) -> int:
     return int.from_bytes(view[:4], "big")
 
 
-def legacy_chains() -> Iterator[Chain]:
-    """The chains of x_tables ("legacy" iptables), where the kernel has any of its tables loaded."""
-    for version, (names, tool) in LEGACY.items():
-        path = PROC_NET / names
-        tables = path.read_text().split() if path.exists() else []
-        for table in tables:
-            if shutil.which(tool) is None:
-                reason = f"{tool[:-5]} table {table}, which cannot be inspected ({tool} is missing)"
-                yield Chain((version,), reason, "forward", "nat" if table == "nat" else "filter", drops=True)
-            else:
-                yield from read_legacy(version, table, _run(tool, "-t", table))
-
-
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TOOL_SECONDS)
-    except (subprocess.SubprocessError, OSError) as e:
-        raise UnavailableError(f"cannot inspect netfilter: {e}", field=command[0]) from e
-    return done.stdout
-
-
-def read_legacy(version: int, table: str, saved: str) -> Iterator[Chain]:
-    """The built-in chains in the output of iptables-save."""
-    policies, rules = dict[str, str](), dict[str, int]()
-    for line in saved.splitlines():
-        words = line.split()
-        if line.startswith(":"):
-            policies[words[0][1:]] = words[1]
-        elif words[:1] == ["-A"]:
-            rules[words[1]] = rules.get(words[1], 0) + 1
-    for name, policy in policies.items():
-        if policy != "-":
-            kind = "nat" if table == "nat" else "filter"
-            title = f"iptables-legacy {table} {name}"
-            yield Chain((version,), title, name.lower(), kind, drops=policy != "ACCEPT", rules=rules.get(name, 0))
+def ipvs() -> Iterator[Chain]:
+    """Virtual services: the kernel's load balancer rewrites what comes back from real servers."""
+    lines = IPVS.read_text().splitlines()[3:] if IPVS.exists() else []
+    if lines:
+        yield Chain((IPV4, IPV6), "IPVS services", "forward", "nat", rules=len(lines))
 
 
 def _int(version: int, interface: str, key: str) -> int:
@@ -214,6 +221,12 @@ def _int(version: int, interface: str, key: str) -> int:
 
 def _flag(version: int, interface: str, key: str) -> bool:
     return _int(version, interface, key) != 0
+
+
+def _forwards_ipv6(interface: str) -> bool:
+    """ip6_forward() asks the switch for all; ipv6_rcv() drops what an interface brings in that has no IPv6, or disabled."""
+    has_ipv6 = (SYSCTL / "ipv6" / "conf" / interface).exists() and not _flag(IPV6, interface, "disable_ipv6")
+    return has_ipv6 and _flag(IPV6, "all", "forwarding")
 
 
 def _sends_redirects(interface: str) -> bool:

@@ -92,17 +92,21 @@ class NetlinkSocket:
                     raise KernelError("dump refused", -struct.unpack_from("=i", message.payload)[0])
                 yield message
 
-    def ask(self, kind: int, flags: int, payload: bytes) -> None:
-        """Send one request and wait for its acknowledgement. Raises KernelError."""
-        seq = next(self._numbers)
+    def ask(self, kind: int, flags: int, payload: bytes) -> list[Message]:
+        """Send one request and wait for its acknowledgement; what was answered before that. Raises KernelError."""
+        seq, answers = next(self._numbers), list[Message]()
         self.socket.send(codec.request(kind, flags | codec.NLM_F_ACK, seq, payload))
         while True:
             for message in codec.messages(self.socket.recv(DATAGRAM_BYTES)):
-                if message.seq == seq and message.type == codec.NLMSG_ERROR:
-                    error = -struct.unpack_from("=i", message.payload)[0]
-                    if error:
-                        raise KernelError("request refused", error)
-                    return
+                if message.seq != seq:
+                    continue
+                if message.type != codec.NLMSG_ERROR:
+                    answers.append(message)
+                    continue
+                error = -struct.unpack_from("=i", message.payload)[0]
+                if error:
+                    raise KernelError("request refused", error)
+                return answers
 
     def drain(self, datagrams: int) -> Iterator[Message]:
         """What has arrived. Raises OSError (ENOBUFS) where notifications were lost."""

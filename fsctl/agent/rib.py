@@ -132,6 +132,8 @@ class Rib:
                 return "tos"
             if route.special:
                 return route.special
+            if route.expiring:
+                return "expires soon"
         lowest = min((r.metric for r in routes), default=0)
         return [r for r in routes if r.metric == lowest]
 

@@ -22,6 +22,7 @@ ALLOWABLE = {
     "tc": "tc filters, shapers and policers",
     "xdp": "XDP and tcx programs",
     "xfrm": "IPsec policies",
+    "mtu": "an MTU for IPv6 below the link's",
     "rules": "policy routing (ip rule) beyond the kernel's default rules",
     "rp_filter": "strict reverse path filtering where the routes are asymmetric",
     "redirects": "ICMP redirects for packets that leave by the interface they came in by",
@@ -42,7 +43,7 @@ FORWARD_HOOKS = frozenset({"prerouting", "forward", "postrouting", "ingress", "e
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A netfilter base chain. `devices`: for netdev chains, the interfaces it is bound to."""
+    """A netfilter base chain. `devices`: for netdev chains, the interfaces it is bound to ("eth*": all that begin so)."""
 
     versions: tuple[int, ...]
     name: str
@@ -55,11 +56,14 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceFacts:
-    """What the guest does on one interface. `filters_in`, `filters_out`: words for tc filters and programs found."""
+    """What the guest does on one interface. `filters_in`, `filters_out`: words for tc filters and programs found;
+    `ipv6_mtu`: of its own (a router advertisement's, or set by hand), 0 without IPv6."""
 
     forwarding: Mapping[int, bool] = field(default_factory=lambda: {IPV4: True, IPV6: True})
     strict_rp_filter: bool = False
     redirects: Mapping[int, bool] = field(default_factory=lambda: {IPV4: False, IPV6: False})
+    ipv6_mtu: int = 0
+    xdp: bool = False
     qdiscs: tuple[str, ...] = ()
     filters_in: tuple[str, ...] = ()
     filters_out: tuple[str, ...] = ()
@@ -130,9 +134,9 @@ def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Re
             yield from (Refusal(name, reason, version) for version in chain.versions)
             continue
         direction = "in" if chain.hook == "ingress" else "out"
-        for device, version in product(chain.devices, VERSIONS):
-            if device in known:
-                yield Refusal(name, reason, version, known[device], direction)
+        for (device, ours), pattern, version in product(known.items(), chain.devices, VERSIONS):
+            if device == pattern or (pattern.endswith("*") and device.startswith(pattern[:-1])):
+                yield Refusal(name, reason, version, ours, direction)
 
 
 def _rules(state: State) -> Iterable[Refusal]:
@@ -142,7 +146,7 @@ def _rules(state: State) -> Iterable[Refusal]:
         if extra:
             priorities = ", ".join(str(r.priority) for r in sorted(extra, key=lambda r: r.priority))
             yield Refusal("rules", f"ip rules beyond the default ones (priority {priorities})", version)
-        if missing and there:
+        if missing and (there or len(state.ribs[version])):
             priorities = ", ".join(str(r.priority) for r in sorted(missing, key=lambda r: r.priority))
             yield Refusal("rules", f"default ip rules are missing (priority {priorities})", version)
 
@@ -153,10 +157,11 @@ def _interfaces(facts: Facts, state: State, links: Mapping[int, Link], names: Ma
         name, at = names[index], facts.interfaces.get(index, InterfaceFacts())
         for version in VERSIONS:
             if not at.forwarding[version]:
-                yield Refusal(NOT_FORWARDING, "forwarding is off", version, name, "in")
+                what = "forwarding is off" if version == IPV4 else "forwarding is off, or IPv6 is disabled here"
+                yield Refusal(NOT_FORWARDING, what, version, name, "in")
             if at.redirects[version]:
                 yield Refusal("redirects", "the router sends ICMP redirects", version, name, "hairpin")
-            if link.xdp:
+            if at.xdp:
                 yield Refusal("xdp", "an XDP program is attached", version, name, "in")
             shapers = [q for q in at.qdiscs if q not in PLAIN_QDISCS and q not in ("ingress", "clsact")]
             if shapers:
@@ -164,6 +169,8 @@ def _interfaces(facts: Facts, state: State, links: Mapping[int, Link], names: Ma
             for direction, filters in (("in", at.filters_in), ("out", at.filters_out)):
                 for what in filters:
                     yield Refusal("xdp" if what.startswith("tcx") else "tc", what, version, name, direction)
+        if 0 < at.ipv6_mtu < link.mtu:
+            yield Refusal("mtu", f"IPv6's MTU is {at.ipv6_mtu}, the link's {link.mtu}", IPV6, name, "out")
         if at.strict_rp_filter and index in asymmetric:
             yield Refusal("rp_filter", "strict rp_filter, and routes that prefer another interface", IPV4, name, "in")
 

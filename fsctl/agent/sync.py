@@ -27,6 +27,8 @@ FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 15.0
 HOPELESS_RETRY_SECONDS = 30.0
 """A refused token, an unknown router: somebody has to do something first."""
 HEARTBEATS_PER_LEASE = 3
+_NOT_OURS = (ConflictError, UnauthorizedError, ForbiddenError, NotFoundError)
+"""The router is another's, or nobody's: nothing that this agent sends would be taken."""
 
 
 class Mode(Enum):
@@ -177,6 +179,9 @@ class Sync:
 
     def wake(self, now: float) -> float | None:
         """When to ask `calls` again although nothing has happened; None: not before something does."""
+        if self.mode is not Mode.RUNNING:
+            lane = SESSION if self.mode is Mode.CLOSING else WRITE
+            return None if lane in self._busy or self.mode is Mode.ENDED else max(now, self._not_before[lane])
         times = []
         if SESSION not in self._busy:
             has_business = not self._is_open or self._want_router or self._reasons != self._reasons_sent
@@ -284,10 +289,11 @@ class Sync:
         self.problem = f"{call.what}: {error}"
         self._not_before[call.lane] = now + self._pause(call, error)
         if self.mode is not Mode.RUNNING:
-            self.mode = Mode.ENDED  # the lease does the rest
+            if isinstance(error, _NOT_OURS):
+                self.mode = Mode.ENDED  # tried again otherwise, for as long as the agent has time; the lease does the rest
         elif call.lane == WRITE:
             self._write_failed(call, error)
-        elif isinstance(error, (ConflictError, UnauthorizedError, ForbiddenError, NotFoundError)):
+        elif isinstance(error, _NOT_OURS):
             self._is_open = self._is_full = False
             self._want_router = True
         elif call.what == "router":
@@ -296,7 +302,7 @@ class Sync:
     def _pause(self, call: Call, error: FsctlError) -> float:
         if isinstance(error, ConflictError):
             return self.settings.lease_s / 4 * (0.5 + self._draw())
-        if isinstance(error, (UnauthorizedError, ForbiddenError, NotFoundError)):
+        if isinstance(error, _NOT_OURS):
             return HOPELESS_RETRY_SECONDS * (0.5 + self._draw())
         return self._backoff[call.lane].next()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,9 @@ class Guest:
         """(destination -> next hop) for packets that come in by eth0."""
         there = [d for d in list(self.fake.fib) if d.match.in_port == "eth0"]
         return {str(d.match.dst): format_mac(d.verdict.eth_dst) if isinstance(d.verdict, Forward) else "punt" for d in there}
+
+    def patches(self) -> list[tuple[str, str, int]]:
+        return [entry for entry in list(self.fake.log) if entry[0] == "PATCH" and entry[1] == "flows"]
 
     def waits_for(self, expected: dict[str, str]) -> None:
         eventually(lambda: self.flows() == expected, f"expected {expected}, there is {self.flows()}")
@@ -152,9 +156,11 @@ def test_hazard_14_a_changed_mac_follows(guest: Guest) -> None:
     guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
     guest.start()
     guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    before = len(guest.patches())
     guest.hosts.ip("link set h1 address 02:aa:00:00:00:01")
     guest.ns.ip("neigh replace 10.0.1.9 lladdr 02:aa:00:00:00:01 dev r1 nud reachable")
     guest.waits_for({"10.9.0.0/16": "02:aa:00:00:00:01", "10.0.1.9/32": "02:aa:00:00:00:01"})
+    assert [flows for _, _, flows in guest.patches()[before:]] == [2 * 2], "one PATCH of both, for each interface"
 
 
 def test_hazard_08_a_firewall_ends_the_bypass_with_a_reason(guest: Guest) -> None:
@@ -170,6 +176,15 @@ def test_hazard_08_a_firewall_ends_the_bypass_with_a_reason(guest: Guest) -> Non
     assert "policy drop [firewall]" in guest.status()
     guest.ns.run("nft flush ruleset")
     eventually(guest.flows, "bypassed again")
+
+
+@pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="no iptables-legacy")
+def test_hazard_08_the_older_iptables_is_inspected_without_more_capabilities(guest: Guest) -> None:
+    guest.ns.run("iptables-legacy -A INPUT -p tcp", check=False)
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(guest.flows, "an older table without rules for forwarded packets is no obstacle")
+    assert "inspect" not in guest.status()
 
 
 def test_hazard_30_killed_it_loses_its_flows_and_ended_it_withdraws_them(guest: Guest) -> None:

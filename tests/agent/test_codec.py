@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fsctl.agent import codec
 from fsctl.agent.events import Event, Host, Leg, Nexthop
 from fsctl.agent.facts import read_chain
+from fsctl.agent.follow import RESYNC_EVERY_SECONDS, RESYNC_PAUSE_SECONDS
 from fsctl.agent.safety import Chain
 
 from .kernel import ETH1, neigh, route
@@ -64,6 +65,9 @@ def test_what_makes_a_route_special() -> None:
     assert only(rtmsg(16) + TO + VIA + attribute(8, attribute(2, u32(1400)))).mtu == 1400
     assert only(rtmsg(16) + TO + VIA + attribute(30, u32(9))).nhid == 9
     assert only(rtmsg(16) + TO + VIA + attribute(15, u32(1000))).table == 1000
+    for seconds, soon in ((0, False), (-1, True), (10, True), (codec.EXPIRES_SOON_SECONDS, False), (1800, False)):
+        lifetime = attribute(12, struct.pack("=8i", 0, 0, seconds * codec.USER_HZ, *[0] * 5))
+        assert only(rtmsg(16) + TO + VIA + lifetime).expiring is soon
     assert told(codec.RTM_NEWROUTE, rtmsg(16, flags=codec.RTM_F_CLONED) + TO + VIA) == [None], "a cached route"
 
 
@@ -88,6 +92,19 @@ def test_a_netdev_chain() -> None:
     body = bytes([5, 0, 0, 0]) + attribute(1, b"t\0") + attribute(3, b"c\0") + attribute(4, hook) + attribute(5, bytes(4))
     expected = Chain((), "nftables t c", "ingress", drops=True, devices=("eth0",))
     assert read_chain(memoryview(body)) == expected
+
+
+def test_a_netdev_chain_for_a_pattern_of_names() -> None:
+    """Both ways to say it: a name without its zero (Linux 6.16), and an attribute of its own."""
+    devices = attribute(1, b"eth0\0") + attribute(1, b"ens") + attribute(2, b"vif\0")
+    hook = attribute(1, bytes(4)) + attribute(4, devices)
+    chain = read_chain(memoryview(bytes([5, 0, 0, 0]) + attribute(1, b"t\0") + attribute(3, b"c\0") + attribute(4, hook)))
+    assert chain is not None
+    assert chain.devices == ("eth0", "ens*", "vif*")
+
+
+def test_a_dump_comes_before_a_route_that_does_not_expire_soon_is_over() -> None:
+    assert codec.EXPIRES_SOON_SECONDS > RESYNC_EVERY_SECONDS + RESYNC_PAUSE_SECONDS
 
 
 @given(st.binary(max_size=200))

@@ -191,6 +191,19 @@ def test_hazard_24_routes_by_tos_or_source_are_holes() -> None:
     assert table(GATEWAY, FAR, plain, Event(route("10.9.3.0/24", leg(ETH1, "10.0.1.9"), special="from")))["10.9.3.0/24"] == "Punt"
 
 
+def test_hazard_23_a_route_that_expires_soon_is_a_hole_until_it_is_told_of_anew() -> None:
+    """The kernel does not tell when it stops to use a route, nor that a router advertisement has prolonged one."""
+    soon = Event(route("fd09::/48", leg(ETH1, "fd01::9"), metric=1024, expiring=True))
+    fold = folded([*base(), Event(neigh(ETH1, "fd01::9")), Event(route("::/0", leg(ETH1, "fd01::9"), metric=1024)), soon])
+    assert texts(fold.delegations())["fd09::/48"] == "Punt"
+    fold.resync(Route, [*(r for r in fold.state.ribs[6].all() if r != soon.value), replace(soon.value, expiring=False)], 6)
+    fold.settle()
+    assert texts(fold.delegations())["fd09::/48"] == VIA_B
+    fold.apply(soon._replace(gone=True))
+    fold.settle()
+    assert "fd09::/48" not in texts(fold.delegations())
+
+
 def test_hazard_25_multipath_is_a_hole_unless_all_legs_are_the_same() -> None:
     neighbours = GATEWAY, Event(neigh(ETH1, "10.0.1.8", C))
     both = Event(route("10.9.0.0/16", leg(ETH1, "10.0.1.9"), leg(ETH1, "10.0.1.8")))
@@ -273,6 +286,8 @@ def test_hazard_38_two_devices_with_one_mac_are_neither() -> None:
     twin = Link(77, "twin", MACS[ETH1])
     assert table(GATEWAY, FAR, Event(twin)) == {}
     assert table(GATEWAY, FAR, Event(Link(77, "eth1.5", MACS[ETH1], kind="vlan"))) == table(GATEWAY, FAR)
+    for kind in ("ipvlan", "macvlan"):  # these may take what comes in
+        assert table(GATEWAY, FAR, Event(Link(77, "guest", MACS[ETH1], kind=kind))) == {}
     assert table(GATEWAY, FAR, Event(link(ETH1, master=9))) == {}, "enslaved: the master owns the packets"
 
 

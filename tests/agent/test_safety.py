@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from fsctl.agent.facts import Inspector, read_legacy
+from fsctl.agent import facts
+from fsctl.agent.events import Event
+from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
 from fsctl.agent.netlink import Kernel
-from fsctl.agent.safety import ALLOWABLE, Chain, Facts, InterfaceFacts, Judgement, Refusal, judge
+from fsctl.agent.safety import ALLOWABLE, DEFAULT_RULES, Chain, Facts, InterfaceFacts, Judgement, Refusal, judge
 from fsctl.model import IPV4, IPV6, parse_mac
 
+from . import programs
 from .kernel import ETH0, ETH1, NAMES, base, folded
 from .netns import Namespace, inside, namespaces, needs_root, veth
 
@@ -31,10 +35,11 @@ class Guest:
     fold: Fold
     inspector: Inspector
 
-    def judge(self, *allow: str) -> Judgement:
+    def judge(self, *allow: str, dump: bool = True) -> Judgement:
         with inside(self.ns.name):
             self.follower.pump()
-            self.follower.resync(0.0)
+            if dump:
+                self.follower.resync(0.0)
             self.fold.settle()
             names = dict(self.fold.names())
             return judge(self.inspector.look({i: self.fold.state.links[i] for i in names}), self.fold.state, names, allow)
@@ -105,6 +110,17 @@ def test_hazard_07_ipsec_policies(guest: Guest) -> None:
     assert names(guest.judge()) == set()
 
 
+@needs_root
+def test_hazard_07_a_default_policy_that_blocks(guest: Guest) -> None:
+    guest.ns.ip("xfrm policy setdefault fwd block", check=False)
+    if "fwd: block" not in guest.ns.ip("xfrm policy getdefault", check=False):
+        pytest.skip("this kernel has no IPsec default policies")
+    assert guest.told()
+    assert names(guest.judge()) == {("xfrm", 4, "", "both"), ("xfrm", 6, "", "both")}
+    guest.ns.ip("xfrm policy setdefault fwd accept")
+    assert names(guest.judge()) == set()
+
+
 needs_nft = pytest.mark.skipif(not shutil.which("nft"), reason="no nft")
 
 
@@ -155,12 +171,50 @@ def test_hazard_08_iptables(guest: Guest) -> None:
     assert names(guest.judge()) == {("firewall", 4, "", "both")}
 
 
-def test_hazard_08_legacy_iptables_output() -> None:
-    saved = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:mine - [0:0]\n-A FORWARD -j mine\n-A FORWARD -j LOG\nCOMMIT\n"
-    chains = {c.hook: c for c in read_legacy(IPV4, "filter", saved)}
-    assert (chains["forward"].rules, chains["forward"].drops) == (2, False)
-    assert chains["input"].drops
-    assert {r.name for r in judged(chains=tuple(chains.values())).refused} == {"firewall"}
+@needs_root
+@pytest.mark.skipif(not shutil.which("iptables-legacy"), reason="no iptables-legacy")
+def test_hazard_08_the_older_iptables(guest: Guest) -> None:
+    def do(version: int, words: str) -> None:
+        guest.ns.run(f"ip{'6' * (version == IPV6)}tables-legacy {words}", check=False)
+
+    for version, table in ((IPV4, "ip_tables_names"), (IPV6, "ip6_tables_names")):
+        for words in ("-N mine", "-A mine -d ::/0" if version == IPV6 else "-A mine -d 10.0.0.0/8", "-P INPUT DROP"):
+            do(version, words)
+        if "filter" not in guest.ns.run(f"cat /proc/net/{table}", check=False):
+            pytest.skip("this kernel has no older iptables")
+        assert names(guest.judge()) == set(), "no rule that forwarded packets meet"
+        do(version, "-A FORWARD -j mine")
+        do(version, "-A FORWARD -j mine")
+        assert names(guest.judge()) == {("firewall", version, "", "both")}
+        assert "FORWARD (hook forward): 2 rules" in str(guest.judge().refused)
+        do(version, "-F FORWARD")
+        do(version, "-P FORWARD DROP")
+        assert "FORWARD (hook forward): policy drop" in str(guest.judge().refused)
+        do(version, "-P FORWARD ACCEPT")
+    guest.ns.run("iptables-legacy -t nat -A POSTROUTING -j MASQUERADE", check=False)
+    assert names(guest.judge()) <= {("nat", 4, "", "both")}
+
+
+def test_hazard_08_a_chain_may_be_bound_to_a_pattern_of_names() -> None:
+    def bound_to(*devices: str) -> set[str]:
+        found = judged((Chain((), "nftables d in", "ingress", rules=1, devices=devices),))
+        return {r.interface for r in found.refused}
+
+    assert bound_to("ens2") == {"eth0"}
+    assert bound_to("ens*") == {"eth0", "eth1"}
+    assert bound_to("eth*", "*") == {"eth0", "eth1"}
+    assert bound_to("eth*", "ens") == set()
+
+
+def test_hazard_08_a_load_balancer_is_nat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "ip_vs"
+    monkeypatch.setattr(facts, "IPVS", file)
+    assert list(facts.ipvs()) == []
+    head = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port\n"
+    file.write_text(head)
+    assert list(facts.ipvs()) == []
+    file.write_text(head + "TCP  C0000201:0050 rr\n  -> 0A000109:0050      Masq    1      0          0\n")
+    assert names(judged(tuple(facts.ipvs()))) == {("nat", v, "", "both") for v in (4, 6)}
 
 
 @needs_root
@@ -179,6 +233,17 @@ def test_hazard_09_tc(guest: Guest) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("kind", "direction"), [(programs.XDP, "in"), (programs.TCX_INGRESS, "in"), (programs.TCX_EGRESS, "out")]
+)
+def test_hazard_09_bpf_programs_that_no_message_tells_of(guest: Guest, kind: tuple[int, int, int], direction: str) -> None:
+    with inside(guest.ns.name), programs.attached(kind, guest.index("r0")):
+        assert names(guest.judge(dump=False)) == {("xdp", v, "eth0", direction) for v in (4, 6)}
+        assert names(guest.judge("xdp", dump=False)) == set()
+    assert names(guest.judge(dump=False)) == set()
+
+
+@needs_root
 def test_hazard_10_policy_routing(guest: Guest) -> None:
     guest.ns.ip("rule add from 10.7.0.0/16 table 77")
     assert guest.told()
@@ -188,6 +253,9 @@ def test_hazard_10_policy_routing(guest: Guest) -> None:
     assert names(guest.judge()) == {("rules", 6, "", "both")}
     guest.ns.ip("-6 rule flush")
     assert names(guest.judge()) == {("rules", 6, "", "both")}, "without the default rule for main nothing is as it seems"
+    guest.ns.ip("rule flush")
+    guest.ns.ip("rule del pref 0")
+    assert names(guest.judge()) == {("rules", v, "", "both") for v in (4, 6)}, "nor without any rule"
 
 
 @needs_root
@@ -198,6 +266,25 @@ def test_forwarding_off_cannot_be_allowed(guest: Guest) -> None:
     guest.ns.sysctl("ipv4/ip_forward", "0")
     guest.ns.sysctl("ipv6/conf/all/forwarding", "0")
     assert names(guest.judge()) == {("forwarding", v, i, "in") for v in (4, 6) for i in KNOWN.values()}
+
+
+@needs_root
+def test_an_interface_without_ipv6_brings_none_in(guest: Guest) -> None:
+    guest.ns.sysctl("ipv6/conf/r0/disable_ipv6", "1")
+    assert names(guest.judge()) == {("forwarding", 6, "eth0", "in")}
+    guest.ns.sysctl("ipv6/conf/r0/disable_ipv6", "0")
+    assert names(guest.judge()) == set()
+    guest.ns.ip("link set r0 mtu 1000")  # too little for IPv6: the kernel takes it off the interface
+    assert names(guest.judge()) == {("forwarding", 6, "eth0", "in")}
+
+
+@needs_root
+def test_hazard_04_an_ipv6_mtu_below_the_links(guest: Guest) -> None:
+    guest.ns.sysctl("ipv6/conf/r1/mtu", "1400")
+    assert names(guest.judge()) == {("mtu", 6, "eth1", "out")}
+    assert names(guest.judge("mtu")) == set()
+    guest.ns.ip("link set r1 mtu 1400")
+    assert names(guest.judge()) == set()
 
 
 @needs_root
@@ -216,8 +303,9 @@ def test_hazard_19_strict_rp_filter_with_asymmetric_routes(guest: Guest) -> None
 
 
 def judged(chains: tuple[Chain, ...] = (), allow: tuple[str, ...] = (), **interface: object) -> Judgement:
-    facts = Facts({ETH0: InterfaceFacts(**interface), ETH1: InterfaceFacts()}, chains)  # type: ignore[arg-type]
-    return judge(facts, folded(base()).state, NAMES, allow)
+    found = Facts({ETH0: InterfaceFacts(**interface), ETH1: InterfaceFacts()}, chains)  # type: ignore[arg-type]
+    rules = [Event(rule) for version in DEFAULT_RULES.values() for rule in version]
+    return judge(found, folded([*base(), *rules]).state, NAMES, allow)
 
 
 def test_hazard_08_a_router_wide_refusal_leaves_nothing() -> None:

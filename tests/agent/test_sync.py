@@ -175,6 +175,27 @@ def test_an_agent_that_ends_withdraws_first(world: World) -> None:
     assert world.fake.session is None
 
 
+def test_an_agent_that_ends_tries_again_while_fsctl_is_away(world: World) -> None:
+    world.set("10.1.0.0/16", VIA)
+    world.now += 1
+    (call,) = world.sync.calls(world.now)
+    world.sync.stop()
+    world.sync.failed(call, InvalidError("a change that was under way"), world.now)
+    refusals = iter([UnavailableError("away")] * 3)
+    world.fake.refuse = lambda _method, _path: next(refusals, None)
+    world.run(5)
+    assert world.sync.mode is Mode.ENDED
+    assert world.there() == {}
+    assert world.fake.session is None
+
+
+def test_an_agent_that_ends_gives_up_where_the_router_is_anothers(world: World) -> None:
+    world.fake.session = None
+    world.sync.stop()
+    world.run()
+    assert world.sync.mode is Mode.ENDED
+
+
 def test_an_agent_without_a_session_just_ends() -> None:
     world = World()
     world.sync.stop()
