@@ -28,7 +28,8 @@ class FsctlError(Exception):
     def __str__(self) -> str:
         if self.field is None:
             return self.detail
-        return f"{self.field}: {self.detail} (got {self.value!r})"
+        got = "" if self.value is None else f" (got {self.value!r})"
+        return f"{self.field}: {self.detail}{got}"
 
 
 class MalformedError(FsctlError):

@@ -32,6 +32,7 @@ RTM_NEWQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_GETTFILTER = 36, 38, 44, 46
 _TCMSG = struct.Struct("=BxxxiIII")
 _CLSACT = ((0xFFFF_FFF2, "in"), (0xFFFF_FFF3, "out"))
 _INGRESS = 0xFFFF_0000
+_TCA_KIND, _TCA_OPTIONS, _FQ_FLOW_MAX_RATE, _FQ_UNLIMITED = 1, 2, 7, 0xFFFF_FFFF
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFLA_XDP, _IFLA_XDP_ATTACHED = 43, 2
 
@@ -64,7 +65,8 @@ class Inspector:
                 qdiscs=tuple(sorted(set(there.values()))),
                 **self._filters(index, there),
             )
-        return Facts(interfaces, (*self._chains(), *xtables.chains(), *ipvs()), self._policies())
+        learns_mtu = (SYSCTL / "ipv4" / "ip_forward_use_pmtu").read_text().strip() != "0"
+        return Facts(interfaces, (*self._chains(), *xtables.chains(), *ipvs()), self._policies(), learns_mtu)
 
     def _has_xdp(self, index: int) -> bool:
         """Asked each time: the kernel does not tell when a program comes by a BPF link."""
@@ -126,8 +128,7 @@ class Inspector:
         for message in self._requests.dump(RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0)):
             if message.type == RTM_NEWQDISC:
                 _, index, handle, _, _ = _TCMSG.unpack_from(message.payload)
-                at = codec.attributes(message.payload, _TCMSG.size)
-                found.setdefault(index, {})[handle] = codec.text(at[1]) if 1 in at else "unknown"
+                found.setdefault(index, {})[handle] = read_qdisc(codec.attributes(message.payload, _TCMSG.size))
         return found
 
     def _filters(self, index: int, qdiscs: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
@@ -156,6 +157,16 @@ class Inspector:
             if message.type == RTM_NEWTFILTER:
                 at = codec.attributes(message.payload, _TCMSG.size)
                 yield codec.text(at[1]) if 1 in at else "unknown"
+
+
+def read_qdisc(at: Mapping[int, memoryview]) -> str:
+    """A queueing discipline's kind; fq's with its limit, if it has one (TCA_FQ_FLOW_MAX_RATE)."""
+    kind = codec.text(at[_TCA_KIND]) if _TCA_KIND in at else "unknown"
+    if kind == "fq" and _TCA_OPTIONS in at:
+        limit = codec.attributes(at[_TCA_OPTIONS], 0).get(_FQ_FLOW_MAX_RATE)
+        if limit is not None and codec.u32(limit) != _FQ_UNLIMITED:
+            return "fq maxrate"
+    return kind
 
 
 def read_chain(payload: memoryview) -> Chain | None:

@@ -47,6 +47,8 @@ class NetlinkSocket:
     def __init__(self, protocol: int, groups: Iterable[int] = ()) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._numbers = count(1)
+        self.torn = False
+        """Some dump was taken while its table changed, each time that it was tried: something may be missing in it."""
         try:
             self.socket.bind((0, 0))
             wanted = list(groups)
@@ -69,14 +71,15 @@ class NetlinkSocket:
         self.socket.close()
 
     def dump(self, kind: int, payload: bytes) -> list[Message]:
-        """All the answers to a dump request, taken again while the kernel says they are inconsistent.
+        """All the answers to a dump request, taken again while the kernel says that they are `torn` by changes.
 
         Raises KernelError.
         """
         for _ in range(DUMP_TRIES):
             answers = list(self._dump(kind, payload))
             if not any(m.flags & codec.NLM_F_DUMP_INTR for m in answers):
-                break
+                return answers
+        self.torn = True
         return answers
 
     def _dump(self, kind: int, payload: bytes) -> Iterator[Message]:
@@ -168,7 +171,8 @@ class Kernel:
 
     def read(self, datagrams: int = 512) -> News:
         """What has happened; a bounded part of it, so that a flood cannot keep the agent from its other work."""
-        news = News()
+        news = News(lost=self.requests.torn)
+        self.requests.torn = False
         try:
             for message in self._route.drain(datagrams):
                 event = codec.event(message)

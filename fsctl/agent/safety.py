@@ -22,7 +22,7 @@ ALLOWABLE = {
     "tc": "tc filters, shapers and policers",
     "xdp": "XDP and tcx programs",
     "xfrm": "IPsec policies",
-    "mtu": "an MTU for IPv6 below the link's",
+    "mtu": "an MTU for IPv6 below the link's; path MTUs that IPv4 has learned",
     "rules": "policy routing (ip rule) beyond the kernel's default rules",
     "rp_filter": "strict reverse path filtering where the routes are asymmetric",
     "redirects": "ICMP redirects for packets that leave by the interface they came in by",
@@ -71,11 +71,15 @@ class InterfaceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is looked at, apart from the kernel state that the fold follows. `xfrm`: IP version -> words."""
+    """All that is looked at, apart from the kernel state that the fold follows. `xfrm`: IP version -> words.
+
+    `learns_mtu`: IPv4 packets are measured by learned path MTUs when they are forwarded (ip_forward_use_pmtu).
+    """
 
     interfaces: Mapping[int, InterfaceFacts] = field(default_factory=dict)
     chains: tuple[Chain, ...] = ()
     xfrm: Mapping[int, str] = field(default_factory=dict)
+    learns_mtu: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -114,6 +118,7 @@ def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collectio
     found = [
         *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
         *(Refusal("xfrm", words, version) for version, words in facts.xfrm.items()),
+        *([Refusal("mtu", "learned path MTUs count for what is forwarded (ip_forward_use_pmtu)", IPV4)] * facts.learns_mtu),
         *_rules(state),
         *_interfaces(facts, state, links, names),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from fsctl.agent import facts
+from fsctl.agent.codec import NLM_F_DUMP_INTR, Message
 from fsctl.agent.events import Event
 from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
-from fsctl.agent.follow import Follower
+from fsctl.agent.follow import RESYNC_EVERY_SECONDS, RESYNC_PAUSE_SECONDS, Follower
 from fsctl.agent.netlink import Kernel
 from fsctl.agent.safety import ALLOWABLE, DEFAULT_RULES, Chain, Facts, InterfaceFacts, Judgement, Refusal, judge
 from fsctl.model import IPV4, IPV6, parse_mac
@@ -320,6 +322,48 @@ def test_hazard_09_xdp_and_filters_are_scoped_by_direction() -> None:
         Refusal("tc", "tc filter u32", v, "eth0", "out") for v in (4, 6)
     )
     assert judged(filters_in=("tcx program",), allow=("xdp",)).refused == ()
+
+
+def test_hazard_09_a_fair_queue_with_a_limit_is_a_shaper() -> None:
+    """sch_fq's dump: TCA_KIND, and among TCA_OPTIONS the rate that a flow may have; all ones is no limit."""
+
+    def queue(rate: int) -> str:
+        options = struct.pack("=HHIHHI", 8, 1, 10_000, 8, 7, rate)
+        return facts.read_qdisc({1: memoryview(b"fq\0"), 2: memoryview(options)})
+
+    assert (queue(0xFFFF_FFFF), queue(125_000)) == ("fq", "fq maxrate")
+    assert judged(qdiscs=("fq",)).refused == ()
+    assert judged(qdiscs=("fq maxrate",)).refused == tuple(Refusal("tc", "qdisc fq maxrate", v, "eth0", "out") for v in (4, 6))
+
+
+@needs_root
+def test_hazard_04_learned_path_mtus(guest: Guest) -> None:
+    assert names(guest.judge()) == set()
+    guest.ns.sysctl("ipv4/ip_forward_use_pmtu", "1")
+    assert names(guest.judge()) == {("mtu", 4, "", "both")}
+    assert guest.judge("mtu").refused == ()
+
+
+@needs_root
+def test_hazard_23_a_dump_that_changes_tore_is_taken_again(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used, since tables that never rest must be followed too, and another is wanted at once."""
+    requests, whole = guest.kernel.requests, guest.kernel.requests._dump
+
+    def torn(kind: int, payload: bytes) -> Iterator[Message]:
+        return (m._replace(flags=m.flags | NLM_F_DUMP_INTR) for m in whole(kind, payload))
+
+    with inside(guest.ns.name):
+        guest.follower.resync(0.0)
+        assert guest.follower.due() == RESYNC_EVERY_SECONDS
+        with monkeypatch.context() as changing:
+            changing.setattr(requests, "_dump", torn)
+            guest.follower.resync(1.0)
+        assert guest.fold.state.links
+        guest.follower.pump()
+        assert guest.follower.due() == 1.0 + RESYNC_PAUSE_SECONDS
+        guest.follower.resync(2.0)
+        guest.follower.pump()
+        assert guest.follower.due() == 2.0 + RESYNC_EVERY_SECONDS
 
 
 def test_a_refusal_tells_where_and_why() -> None:
