@@ -32,13 +32,15 @@ neigh add fd00:1::2 lladdr 02:00:00:00:00:0a dev r1 nud permanent; route add 10.
 SCENES = {
     "routes": """
 route add 10.6.0.0/16 via 10.0.1.2; route add blackhole 10.6.9.0/24; route add 10.6.9.128/25 via 10.0.1.2 metric 20
-route replace 10.6.9.128/25 via 10.0.2.2 metric 20; route add 10.6.9.128/25 via 10.0.1.2 metric 10; route del 10.6.9.128/25 metric 10
+route replace 10.6.9.128/25 via 10.0.2.2 metric 20; route add 10.6.9.128/25 via 10.0.1.2 metric 10
+route del 10.6.9.128/25 metric 10
 route replace 10.5.0.0/16 nexthop via 10.0.1.2 nexthop via 10.0.2.2; route replace 10.5.0.0/16 via 10.0.1.2
 route add default via 10.0.1.2; route add unreachable 10.7.0.0/16; route add throw 10.8.0.0/16; route del 10.7.0.0/16
 route add 10.9.0.0/16 via 10.0.1.2 tos 0x10; -6 route add fd05::/32 via fd00:1::2; -6 route add fd05:0:1::/48 via fd00:1::2
 -6 route append fd05::/32 via fd00:1::3; -6 route del fd05::/32 via fd00:1::3; -6 route add default via fd00:1::2
 route add 10.6.1.0/24 via 10.0.1.77; route add 10.6.2.0/24 dev r1; addr add 10.6.3.1/24 dev r0
-route add local 10.6.4.4/32 dev lo; route del local 10.6.4.4/32 dev lo; route del 10.6.2.0/24; route replace 10.6.1.0/24 via 10.0.1.2
+route add local 10.6.4.4/32 dev lo; route del local 10.6.4.4/32 dev lo; route del 10.6.2.0/24
+route replace 10.6.1.0/24 via 10.0.1.2
 """,
     "nexthops": """
 nexthop add id 1 via 10.0.1.2 dev r1; nexthop add id 2 via 10.0.2.2 dev r2; nexthop add id 3 blackhole
