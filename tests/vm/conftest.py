@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from topologies.labs.plan import Plan
+from topologies.labs.vm import snapshot
 from topologies.labs.vm.lab import VmLab
 
 
@@ -29,5 +30,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def lab() -> Iterator[VmLab]:
     if os.geteuid() != 0 or shutil.which("qemu-system-x86_64") is None or shutil.which("mmdebstrap") is None:
         pytest.skip("needs root, qemu-system-x86 and mmdebstrap: sudo make test-vm")
-    with VmLab(Plan(2)) as running:
+    with snapshot.lab(Plan(2)) as running:
         yield running

@@ -20,6 +20,8 @@ from topologies.labs.debian import run
 from topologies.labs.plan import MGMT_BRIDGE, MGMT_HOST, Nic, Plan
 from topologies.labs.remote import WITH_PARENT, LabError, PipeChannel, Station
 
+MGMT_MAC = "00:16:3e:fe:00:01"
+"""The host's address on br-mgmt, the same in every lab: resumed guests have it in their neighbour tables."""
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -50,7 +52,8 @@ class Host:
         self._start_ovs()
         self._vsctl(
             *(word for name in (*plan.bridges, MGMT_BRIDGE)
-              for word in ("--", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev"))
+              for word in ("--", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev")),
+            f'other-config:hwaddr="{MGMT_MAC}"',
         )  # fmt: skip
         self.inside("ip", "addr", "add", f"{MGMT_HOST}/24", "dev", MGMT_BRIDGE)
         self.inside("ip", "link", "set", MGMT_BRIDGE, "up")

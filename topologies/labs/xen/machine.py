@@ -6,18 +6,16 @@ nanoseconds each, idle time skipped. What else this computer does then changes n
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from topologies.labs import cache
 from topologies.labs.debian import run
+from topologies.labs.qmp import Qmp
 from topologies.labs.remote import WITH_PARENT, LabError, SocketChannel, Station
 from topologies.labs.xen.image import Image
 
@@ -121,31 +119,3 @@ class Machine:
         self._stop()
         if self.folder.exists():
             cache.remove(self.folder)
-
-
-class Qmp:
-    """QEMU's machine protocol, as far as needed: commands of the human monitor."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
-        self._file = self._socket.makefile("rw")
-        self._file.readline()
-        self._ask("qmp_capabilities", {}, 30)
-
-    def _ask(self, command: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        self._socket.settimeout(timeout_s)
-        self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self._file.flush()
-        while True:
-            line = self._file.readline()
-            if not line:
-                raise LabError(f"QEMU ended at {command}")
-            reply = json.loads(line)
-            if "return" in reply:
-                return reply["return"]
-            if "error" in reply:
-                raise LabError(f"QEMU refused {command}: {reply['error']}")
-
-    def human(self, line: str, timeout_s: float) -> str:
-        return str(self._ask("human-monitor-command", {"command-line": line}, timeout_s))
