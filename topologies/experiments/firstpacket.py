@@ -299,5 +299,5 @@ def _plot(name: str, samples: list[Sample], axis: str, label: str, settings: Set
             chosen = [s for s in samples if s.method == method and s.works]
             values = [statistics.median(s.rates) if what == "steady" else float(getattr(s, what)) for s in chosen]
             lines.append(plots.Line(method, [getattr(s, axis) for s in chosen], values))
-        panels.append(plots.Panel(label, unit, lines))
+        panels.append(plots.Panel(label, unit, lines, from_zero=what == "steady"))
     return plots.draw(settings.out / f"{name}.png", "Searching the flow table in Open vSwitch", panels)

@@ -85,8 +85,11 @@ def _first_packets(report: Report, settings: Settings, say: Say) -> None:
         found["fsctl"].append({"routers": routers} | _of_fsctl(make_chain(routers, FEW), settings.scaled(15, 5)))
         for name, samples in found.items():
             last = samples[-1]
-            note = f"{last['flows']:,} OpenFlow rules" if last["arrive"] else "packets do not arrive"
-            report.add(f"{name}: first packets in a burst, {routers} routers", last["first_us"], "us each", note)
+            if last["arrive"]:
+                note = f"{last['flows']:,} OpenFlow rules"
+                report.add(f"{name}: first packets in a burst, {routers} routers", last["first_us"], "us each", note)
+            else:
+                report.add(f"{name}: packets that arrive, {routers} routers", 0, "", "over Open vSwitch's resubmit limit")
     report.samples["first_packets"] = found
     lines = [
         plots.Line(name, [s["routers"] for s in samples if s["arrive"]], [s["first_us"] for s in samples if s["arrive"]])
