@@ -12,7 +12,7 @@ help:
 	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (2 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
-	@echo 'sudo make bench   collapse time, rules per second, packet rate for chains of 1 to 8'
+	@echo 'sudo make bench   collapse, rules per second, changes, restart, packet rates; beside ovs-ofctl, OVN, rest_router, Faucet'
 	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
 	@echo 'sudo make vm-lab   the same chain as QEMU virtual machines (test-vm: its tests)'
 	@echo 'sudo make setup   only install what is missing; `make clean` removes what make made'
