@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from topologies.control import ROOT
 from topologies.lab import Lab
-from topologies.processes import LabError, spawn, stop
+from topologies.processes import Daemon, LabError, spawn
 
 
-class Agent:
+class Agent(Daemon):
     """One router's agent. It is told URL, router and token, no more, unless `options` say so."""
 
     def __init__(self, lab: Lab, router: str, *options: str, name: str = "agent") -> None:
+        super().__init__()
         if lab.control is None:
             raise LabError("the controller has not been started")
         self.guest, self.router = lab[router], router
@@ -26,7 +26,6 @@ class Agent:
             "run", "--url", lab.control.url, "--router", router, "--token-file", str(lab.control.token_file(router)),
             "--run-dir", str(self.directory), *options,
         ]  # fmt: skip
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it if it does not run."""
@@ -38,19 +37,6 @@ class Agent:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def stop(self) -> None:
-        """End it in order: it withdraws first."""
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it without a word, as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
     def said(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -58,7 +44,5 @@ class Agent:
     @property
     def memory_bytes(self) -> int:
         """Its resident memory."""
-        if self._process is None:
-            raise LabError(f"the agent of {self.router} does not run")
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

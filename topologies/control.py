@@ -6,7 +6,6 @@ import hashlib
 import os
 import secrets
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 
 from fsctl.client import Client
 from fsctl.errors import FsctlError
-from topologies.processes import LabError, spawn, stop
+from topologies.processes import Daemon, LabError, spawn
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 60.0
@@ -39,10 +38,11 @@ class Database(Protocol):
         ...
 
 
-class Control:
+class Control(Daemon):
     """Configuration, tokens and process of the controller. `stop` and `start` again make a restart."""
 
     def __init__(self, directory: Path, config: dict[str, Any], rest_host: str, ovs: Database) -> None:
+        super().__init__()
         self.directory = directory
         self.log = directory / "controller.log"
         self.openflow_port = free_port("127.0.0.1")
@@ -60,7 +60,6 @@ class Control:
         }
         self.client = Client(self.url, self.tokens[ADMIN])
         """Speaks as the administrator, from the host."""
-        self._process: subprocess.Popen[bytes] | None = None
 
     def _digest(self, name: str) -> str:
         return hashlib.sha256(self.tokens[name].encode()).hexdigest()
@@ -88,26 +87,6 @@ class Control:
             return "; ".join(self.client.not_ready()) or None
         except FsctlError as e:
             return str(e)
-
-    @property
-    def pid(self) -> int:
-        """Its process id; LabError if it does not run."""
-        if self._process is None:
-            raise LabError("the controller does not run")
-        return self._process.pid
-
-    def stop(self) -> None:
-        """End it; the bridges keep their rules."""
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it without a word, as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
     def log_tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

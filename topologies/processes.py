@@ -47,3 +47,30 @@ def stop(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+class Daemon:
+    """A daemon that may be ended and started again."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """LabError if it does not run."""
+        if self._process is None:
+            raise LabError(f"{type(self).__name__} does not run")
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self._process is not None:
+            stop(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it without a word, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

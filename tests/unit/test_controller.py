@@ -2,156 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from fsctl import reconcile
-from fsctl.config import Config, InterfaceConfig, RouterConfig
-from fsctl.controller import Controller
-from fsctl.errors import NotFoundError, TooLargeError, UnavailableError
+from fsctl.errors import NotFoundError, TooLargeError
 from fsctl.fib import change_of, key_of
-from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix, Verdict
+from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix
 from fsctl.outcome import Emission
-from fsctl.pipeline import NORMAL, flow_key, tables
-from fsctl.rules import EGRESS, FLOW_SWITCH, WAYS, RuleChange, RuleKey, RuleTable, Update
-from fsctl.runtime import Threads
-from fsctl.status import InterfaceChange, NexthopMove, OvsdbView, Port, Rejection, SessionRequest, Write, WriteResult
-from fsctl.store import SqliteStore
+from fsctl.pipeline import NORMAL, flow_key
+from fsctl.rules import EGRESS, WAYS, RuleChange, RuleTable
+from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
 
-MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
-
-
-class PaperFilling:
-    """Changes for a PaperSwitch, made when all are there."""
-
-    def __init__(self, switch: PaperSwitch) -> None:
-        self.changes: list[RuleChange] = []
-        self._switch = switch
-
-    def add(self, changes: Sequence[RuleChange]) -> None:
-        if self._switch.gone:
-            raise UnavailableError("gone")
-        self.changes += changes
-
-    def finish(self) -> list[Rejection]:
-        return self._switch.apply(Update(self._switch.bridge, reconcile.order(self.changes)))
-
-    def abandon(self) -> None:
-        self._switch.abandoned += 1
-
-
-class PaperSwitch:
-    """A bridge that keeps its rules in a dict; `refuse` says what it will not take."""
-
-    def __init__(self, bridge: str) -> None:
-        self.bridge = bridge
-        self.table = RuleTable()
-        self.refuse: set[RuleKey] = set()
-        self.updates: list[Update] = []
-        self.gone = False
-        self.abandoned = 0
-
-    def apply(self, update: Update) -> list[Rejection]:
-        if self.gone:
-            raise UnavailableError("gone")
-        self.updates.append(update)
-        bad = [c.key for c in update.changes if c.actions is not None and c.key in self.refuse]
-        kept = [c for c in update.changes if c.key not in bad]
-        self.table = reconcile.apply(Update(self.bridge, kept), self.table)
-        return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
-
-    def fill(self) -> PaperFilling:
-        return PaperFilling(self)
-
-    def dump(self) -> tuple[RuleTable, list[str]]:
-        return RuleTable(dict(self.table.rules)), []
-
-    def counters(self) -> Mapping[RuleKey, tuple[int, int]]:
-        return {key: (3, 300) for key in self.table.rules if key.table == FLOW_SWITCH}
-
-    def ports(self) -> list[Port]:
-        return []
-
-
-class PaperLinks:
-    """Patch ports that are there as soon as they are asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[frozenset[str]] = []
-        self.on_link = lambda: None
-
-    def ensure_link(self, bridge: str, peer: str) -> None:
-        self.asked.append(frozenset((bridge, peer)))
-        self.on_link()
-
-
-class Lab:
-    """Bridges x, y, z; routers r (x-y) and s (y-z)."""
-
-    def __init__(self, max_flows: int = 1000) -> None:
-        routers = {
-            name: RouterConfig(
-                name,
-                {
-                    f"eth{n}": InterfaceConfig(f"eth{n}", bridge, f"{name}{n}", MAC[f"{name}{n}"], 1500, ())
-                    for n, bridge in enumerate(bridges)
-                },
-                max_flows=max_flows,
-            )
-            for name, bridges in {"r": "xy", "s": "yz"}.items()
-        }
-        self.config = Config("test", "0" * 64, tuple("xyz"), routers, store=":memory:")
-        self.links = PaperLinks()
-        self.switches = {b: PaperSwitch(b) for b in "xyz"}
-        self.store = SqliteStore(":memory:")
-        self.start()
-
-    def start(self) -> None:
-        self.controller = Controller(self.config, self.store, self.links, Threads())
-        self.links.on_link = self.report
-        self.thread = threading.Thread(target=self.controller.run, daemon=True)
-        self.thread.start()
-        for bridge, switch in self.switches.items():
-            self.controller.switch_connected(switch, self.ports(bridge))
-        self.controller.ovsdb_changed(self.view())
-
-    def ports(self, bridge: str, down: str = "") -> list[Port]:
-        names = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}[bridge]
-        return [Port(name, number, name != down) for number, name in enumerate(names, 1)]
-
-    def view(self) -> OvsdbView:
-        asked = {tuple(sorted(pair)) for pair in self.links.asked}
-        links = {b: {p: f"l-{p}" for p in "xyz" if tuple(sorted((b, p))) in asked} for b in "xyz"}
-        return OvsdbView(links=links, bridges=frozenset("xyz"))
-
-    def report(self) -> None:
-        self.controller.ovsdb_changed(self.view())
-
-    def write(self, router: str, *flows: tuple[str, Verdict | None], replace: bool = False) -> WriteResult:
-        changes = [change_of(Match("eth0", Prefix.parse(text)), verdict) for text, verdict in flows]
-        return self.controller.write(Write(router, changes, replace)).wait(10)
-
-    def settle(self) -> None:
-        for _ in range(2):  # what the first write waited for may have been reported behind it
-            self.write("r")
-
-    def check_in_step(self) -> None:
-        """What the switches hold is what a compilation from nothing gives."""
-        self.settle()
-        wanted = tables(self.controller.network, self.controller.compiler)
-        for bridge, switch in self.switches.items():
-            assert switch.table.rules == wanted[bridge].rules
-
-    def flow_rules(self, bridge: str) -> dict[RuleKey, tuple]:
-        return {k: a for k, a in self.switches[bridge].table.rules.items() if k.table == FLOW_SWITCH and k.priority}
-
-    def stop(self) -> None:
-        self.controller.stop()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
+from .paper import MAC, Lab
 
 
 @pytest.fixture

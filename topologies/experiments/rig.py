@@ -75,11 +75,7 @@ class Rig:
     def __enter__(self) -> Self:
         try:
             self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-bench-")))
-            self.ovs = Sandbox()
-            self._stack.callback(self.ovs.stop)
-            self.ovs.start()
-            for bridge in self.bridges:
-                self.ovs.add_bridge(bridge, ports=3)
+            self.ovs = self._switch()
             self.control = Control(self.directory, self._config(), "127.0.0.1", self.ovs)
             self._stack.callback(self.control.stop)
             self.control.start()
@@ -92,6 +88,15 @@ class Rig:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
+
+    def _switch(self) -> Sandbox:
+        """An Open vSwitch with the routers' ports."""
+        ovs = Sandbox()
+        self._stack.callback(ovs.stop)
+        ovs.start()
+        for bridge in self.bridges:
+            ovs.add_bridge(bridge, ports=3)
+        return ovs
 
     def _config(self) -> dict[str, Any]:
         routers: dict[str, Any] = {}

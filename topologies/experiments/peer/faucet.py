@@ -7,8 +7,8 @@ would make Faucet read the routes of all.
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ from topologies.experiments.peer.contender import CHANGE_LIMIT_S, POLL_S, RESTAR
 from topologies.experiments.peer.environment import FAUCET, environ, python_of
 from topologies.experiments.peer.ground import OTHER_PORT, Ground
 from topologies.experiments.rig import OTHER_HOST_MAC, mac, prefix
-from topologies.processes import LabError, spawn, stop
+from topologies.processes import Daemon, LabError, spawn
 
 START_TIMEOUT_S = 60.0
 FRAME = 10
@@ -46,14 +46,14 @@ def configuration(router: int, bridge: str, routes: list[Route], ports: dict[int
     return "\n".join(lines) + "\n"
 
 
-class OneFaucet:
+class OneFaucet(Daemon):
     """The process of one router, and its files."""
 
     def __init__(self, python: Path, directory: Path, router: int, bridge: str, ports: dict[int, int]) -> None:
+        super().__init__()
         self._python, self._directory, self._router, self._bridge, self._ports = python, directory, router, bridge, ports
         self.openflow_port = free_port("127.0.0.1")
         self.routes: list[Route] = []
-        self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir()
 
     def write(self) -> None:
@@ -73,18 +73,7 @@ class OneFaucet:
         self._process = spawn(command, here / "stderr.log", env)
 
     def reload(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGHUP)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        os.kill(self.pid, signal.SIGHUP)
 
     def log_tail(self) -> str:
         """The last words of all its logs."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from pathlib import Path
-from typing import Self
 
-from topologies.control import Control
 from topologies.experiments.peer.contender import Contender, Installed, Restarted
 from topologies.experiments.peer.ground import PREFIXES, Ground
 from topologies.experiments.rig import HOST_MAC, OTHER_HOST_MAC, Connection, Rig, mac, prefix
 from topologies.processes import run
+from topologies.sandbox import Sandbox
 
 
 class GroundRig(Rig):
@@ -22,30 +19,16 @@ class GroundRig(Rig):
         super().__init__(ground.routers)
         self.ground = ground
 
-    def __enter__(self) -> Self:
-        try:
-            self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-bench-")))
-            self.ovs = self.ground.ovs
-            self._ports()
-            self.control = Control(self.directory, self._config(), "127.0.0.1", self.ovs)
-            self._stack.callback(self.control.stop)
-            self.control.start()
-            self.connection = Connection(self.control)
-            self._stack.callback(self.connection.close)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def _ports(self) -> None:
+    def _switch(self) -> Sandbox:
         """The routers' interfaces, under the names that the configuration uses; nobody listens there."""
         for k in range(1, self.routers + 1):
             for bridge, number in ((self.bridges[k - 1], 2), (self.bridges[k], 1)):
                 port = f"{bridge}-p{number}"
                 kind = ("type=internal", f"ofport_request={number}")
-                self.ovs.vsctl("add-port", bridge, port, "--", "set", "interface", port, *kind)
+                self.ground.ovs.vsctl("add-port", bridge, port, "--", "set", "interface", port, *kind)
                 run("sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
                 run("ip", "link", "set", port, "up")
+        return self.ground.ovs
 
 
 class Ours(Contender):

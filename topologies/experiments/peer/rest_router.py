@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import subprocess
 import tempfile
 import threading
 import time
@@ -30,7 +29,7 @@ from topologies.experiments.peer.contender import (
 from topologies.experiments.peer.environment import REST_ROUTER, environ, python_of
 from topologies.experiments.peer.ground import PREFIXES, Ground
 from topologies.experiments.rig import OTHER_HOST_MAC, mac, prefix
-from topologies.processes import LabError, spawn, stop
+from topologies.processes import Daemon, LabError, spawn
 
 START_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 60.0
@@ -80,31 +79,21 @@ class Rest:
         self._http.close()
 
 
-class OneRouter:
+class OneRouter(Daemon):
     """The process of one router."""
 
     def __init__(self, python: Path, log: Path, router: int) -> None:
+        super().__init__()
         self._python, self._log, self.router = python, log, router
         self.openflow_port, self._rest_port = free_port("127.0.0.1"), free_port("127.0.0.1")
         self.ids: dict[int, int] = {}
         """Route number by prefix number."""
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [str(self._python), "-m", "ryu.cmd.manager", "--ofp-listen-host", "127.0.0.1", "--ofp-tcp-listen-port",
                    str(self.openflow_port), "--wsapi-host", "127.0.0.1", "--wsapi-port", str(self._rest_port),
                    "--default-log-level", QUIET, "ryu.app.rest_router"]  # fmt: skip
         self._process = spawn(command, self._log, environ(REST_ROUTER))
-
-    def stop(self) -> None:
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     def rest(self) -> Rest:
         return Rest(self._rest_port, self.router)
