@@ -31,7 +31,7 @@ SETTINGS = (
 )
 SWEEP = Spec(message_bytes=(256, 1024, 8192, 65536), frame_bytes=(64, 256, 700, 1500), seconds=1.0)
 QUICK = Spec(chains=(1,), message_bytes=(65536,), frame_bytes=(64,), seconds=2.0)
-POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=1.0)
+POINTS = Spec(message_bytes=(65536,), frame_bytes=(64,), seconds=1.0, rounds=3)
 
 
 def say(text: str) -> None:
