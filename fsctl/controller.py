@@ -66,7 +66,7 @@ class Controller:
     """`status.Backend` over a store, switches and links."""
 
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
-        self.config, self._store, self._links, self._runtime = config, store, links, runtime
+        self.config, self._store, self._links, self.runtime = config, store, links, runtime
         stored = store.load()
         self.revision = stored.revision
         self._fibs = {name: known_part(config, name, stored.fibs.get(name)) for name in config.routers}
@@ -115,7 +115,7 @@ class Controller:
     def write(self, write: Write) -> Ticket:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
-        ticket = Pending(self._runtime)
+        ticket = Pending(self.runtime)
         self._jobs.add(Submitted(write, ticket))
         return ticket
 
@@ -126,7 +126,7 @@ class Controller:
         """A router's addresses or MTU have changed."""
         if change.interface not in self.config.routers[self._router(change.router)].interfaces:
             raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
-        ticket = Pending(self._runtime)
+        ticket = Pending(self.runtime)
         self._jobs.add(lambda: self._change_interface(change, ticket))
         return ticket
 
@@ -134,7 +134,7 @@ class Controller:
         """A neighbour's MAC has changed: one change per way out, however many delegations use it."""
         if move.out not in self.config.routers[self._router(move.router)].interfaces:
             raise NotFoundError(f"router {move.router} has no such interface", field="out", value=move.out)
-        ticket = Pending(self._runtime)
+        ticket = Pending(self.runtime)
         self._jobs.add(lambda: self._move_nexthop(move, ticket))
         return ticket
 
@@ -162,7 +162,7 @@ class Controller:
 
     def run(self) -> None:
         """Do what is queued, in order, until `stop`."""
-        retry_at = self._runtime.now() + RETRY_S
+        retry_at = self.runtime.now() + RETRY_S
         while not self._stopped:
             self._jobs.wait(self._patience())
             while self._jobs:
@@ -170,21 +170,21 @@ class Controller:
                 self._one(self._settle)
             for duty in (self._settle, self._withdraw_expired, self._close, self._answer):
                 self._one(duty)
-            if self._runtime.now() >= retry_at:
-                retry_at = self._runtime.now() + RETRY_S
+            if self.runtime.now() >= retry_at:
+                retry_at = self.runtime.now() + RETRY_S
                 self._one(self._retry)
 
     def _patience(self) -> float:
         """Seconds until there is something to look at, if nothing comes in."""
         if self._waiting or self.is_starting:
             return 0.25
-        return max(0.0, min(RETRY_S, self.sessions.next_end() - self._runtime.now() + 0.01))
+        return max(0.0, min(RETRY_S, self.sessions.next_end() - self.runtime.now() + 0.01))
 
     def _withdraw_expired(self) -> None:
         """Routers whose agents have not been heard of in time lose their FIB."""
         for router in self.sessions.expired():
             _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
-            self._jobs.add(Submitted(Write(router, (), replace=True), Pending(self._runtime)))
+            self._jobs.add(Submitted(Write(router, (), replace=True), Pending(self.runtime)))
 
     def stop(self) -> None:
         """End `run` after the job at hand. The switches keep their rules."""
@@ -222,7 +222,7 @@ class Controller:
             for a, b in map(sorted, self._asked_links)
             if self.installer.in_step(a) and self.installer.in_step(b)
         )
-        now = self._runtime.now()
+        now = self.runtime.now()
         still = []
         for ticket in self._waiting:
             if missing and now < ticket.deadline:
@@ -245,7 +245,7 @@ class Controller:
         if self._starting_until is None:
             return
         known = self._ovsdb_seen and all(b in self.installer.bridges for b in self.config.bridges)
-        if known or self._runtime.now() >= self._starting_until:
+        if known or self.runtime.now() >= self._starting_until:
             self._starting_until = None
             self._use(self.inventory.network(self._fibs))
             self._ask_for_links()
@@ -283,7 +283,7 @@ class Controller:
 
     def _use(self, network: Network) -> None:
         self.network = network
-        self.compiler = Compiler(network, self._runtime.pause)
+        self.compiler = Compiler(network, self.runtime.pause)
         self.layout = Layout(network, self.compiler, self.layout)
 
     def _ask_for_links(self) -> None:
@@ -304,7 +304,7 @@ class Controller:
 
     def _write(self, together: Together) -> None:
         """Store what some writes come to, take it into the FIBs, compile, and send the differences."""
-        commits = together.commits(self._runtime.pause)
+        commits = together.commits(self.runtime.pause)
         try:
             if commits:
                 self.revision = self._store.commit_all(commits)
@@ -317,7 +317,7 @@ class Controller:
                 fib.add_nexthop(number, nexthop)
             for change in changes:
                 fib.apply(change)
-            self._runtime.pause()
+            self.runtime.pause()
         for submitted, counts in together.accepted():
             submitted.ticket.committed(replace(counts, revision=self.revision))
         if commits and not self.is_starting:
@@ -328,7 +328,7 @@ class Controller:
             self._finish(submitted.ticket, partial(self._report, submitted.write, result))
 
     def _report(self, write: Write, result: WriteResult) -> WriteResult:
-        return replace(result, failed=failures_of(self, write), waiting_for=self._away())
+        return replace(result, failed=failures_of(self.installer, self.compiler, write), waiting_for=self._away())
 
     def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
         fib = self._fibs[move.router]
@@ -362,7 +362,7 @@ class Controller:
         """Answer once the links are there that the change needs."""
         self._ask_for_links()
         ticket.result = result
-        ticket.deadline = self._runtime.now() + LINK_PATIENCE_S
+        ticket.deadline = self.runtime.now() + LINK_PATIENCE_S
         self._waiting.append(ticket)
 
     def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fsctl import semantics
+from fsctl.compiler import Compiler
+from fsctl.config import Config
 from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Key, match_of_change
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
+from fsctl.installer import Installer
+from fsctl.inventory import Inventory
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Network, Packet, Prefix
 from fsctl.outcome import FORWARD, SLOW, Effect, Node
-from fsctl.pipeline import NORMAL, actions_of, flow_key, way_of
+from fsctl.pipeline import NORMAL, Layout, actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
+from fsctl.runtime import Runtime
 from fsctl.status import (
     INSTALLED,
     REFUSED,
@@ -24,32 +29,44 @@ from fsctl.status import (
 )
 from fsctl.ways import has_way
 
-if TYPE_CHECKING:
-    from fsctl.controller import Controller
-
 Counts = Mapping[RuleKey, tuple[int, int]]
 FRESH_S = 1.0
 """Counters are asked of a switch at most this often; OVS itself updates them every few seconds."""
 _BREATH = 256
 
 
-class Views:
-    """Reads of one controller's state."""
+class Known(Protocol):
+    """What is known now; most of it is replaced as a whole when the network changes."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._c = controller
+    config: Config
+    runtime: Runtime
+    inventory: Inventory
+    network: Network
+    compiler: Compiler
+    layout: Layout
+    installer: Installer
+
+    @property
+    def is_starting(self) -> bool: ...
+
+
+class Views:
+    """Reads of what a controller knows."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
         self._counters: dict[str, tuple[float, Counts]] = {}
 
     # --- bridges -----------------------------------------------------------------------------------------
 
     def bridges(self) -> list[BridgeStatus]:
-        return [self._bridge(name) for name in self._c.config.bridges]
+        return [self._bridge(name) for name in self._known.config.bridges]
 
     def _bridge(self, name: str) -> BridgeStatus:
-        here = self._c.installer.bridges.get(name)
-        ports = self._c.inventory.ports.get(name, {})
-        rules = sum(len(n.rules) for _, n in self._c.compiler.nodes() if n.interface.bridge == name)
-        layout = self._c.layout
+        here = self._known.installer.bridges.get(name)
+        ports = self._known.inventory.ports.get(name, {})
+        rules = sum(len(n.rules) for _, n in self._known.compiler.nodes() if n.interface.bridge == name)
+        layout = self._known.layout
         warnings = [] if here is None else [*here.warnings, *([here.broken] if here.broken else [])]
         if here is not None and here.refused:
             warnings.append(f"the switch refused {len(here.refused)} rules; what they are for takes the slow path")
@@ -62,12 +79,12 @@ class Views:
             ways=len(layout.ways[name].numbers),
             ports=tuple(sorted(ports)),
             ofports={port.name: port.ofport for port in ports.values()},
-            links=tuple(self._c.network.bridges[name].links),
+            links=tuple(self._known.network.bridges[name].links),
             warnings=tuple(warnings),
         )
 
     def not_ready(self) -> Sequence[str]:
-        reasons = ["fsctl is starting: not everything is known yet"] if self._c.is_starting else []
+        reasons = ["fsctl is starting: not everything is known yet"] if self._known.is_starting else []
         for status in self.bridges():
             if not status.connected:
                 reasons.append(f"bridge {status.name} is not connected")
@@ -78,9 +95,9 @@ class Views:
     # --- counters ------------------------------------------------------------------------------------------
 
     def _counts(self, bridge: str) -> Counts:
-        now = self._c._runtime.now()
+        now = self._known.runtime.now()
         at, counts = self._counters.get(bridge, (-FRESH_S, {}))
-        here = self._c.installer.bridges.get(bridge)
+        here = self._known.installer.bridges.get(bridge)
         if here is None or now - at < FRESH_S:
             return counts
         try:
@@ -102,42 +119,42 @@ class Views:
         return sums
 
     def _rules_counted(self) -> Iterator[tuple[Node, Key | FiveTuple, tuple[int, int]]]:
-        counts = {name: self._counts(name) for name in self._c.config.bridges}
-        for _, node in self._c.compiler.nodes():
+        counts = {name: self._counts(name) for name in self._known.config.bridges}
+        for _, node in self._known.compiler.nodes():
             here = counts[node.interface.bridge]
             for number, key in enumerate(tuple(node.rules)):
                 if not number % _BREATH:
-                    self._c._runtime.pause()
+                    self._known.runtime.pause()
                 if key in node.rules:
                     yield node, key, here.get(flow_key(node, key), (0, 0))
 
     def _chain(self, node: Node, key: Key | FiveTuple) -> tuple[tuple[str, Delegation], ...]:
         part = (node.interface.name, node.version, node.eth_src)
-        return self._c.compiler.chain(node.interface.router, match_of_change(part, key))
+        return self._known.compiler.chain(node.interface.router, match_of_change(part, key))
 
     # --- delegations -------------------------------------------------------------------------------------
 
     def flows(self, router: str) -> Iterator[FlowStatus]:
         """The router's delegations; the list is taken at once, the states as it is read."""
         counted = self._counted()
-        for number, delegation in enumerate(list(self._c.network.fibs[router])):
+        for number, delegation in enumerate(list(self._known.network.fibs[router])):
             if not number % _BREATH:
-                self._c._runtime.pause()
+                self._known.runtime.pause()
             state, reason, hops = self._state(router, delegation.match)
             packets, size = counted.get((router, delegation), (0, 0))
             yield FlowStatus(delegation, state, reason, hops, packets, size)
 
     def _state(self, router: str, match: Match) -> tuple[str, str, int]:
-        if self._c.is_starting:
+        if self._known.is_starting:
             return SLOW_PATH, "fsctl is starting", 0
-        outcome = self._c.compiler.outcome(router, match)
+        outcome = self._known.compiler.outcome(router, match)
         if outcome.kind == SLOW:
             return SLOW_PATH, outcome.reason, 0
-        bridge = self._c.network.routers[router].interfaces[match.in_port].bridge
-        here = self._c.installer.bridges.get(bridge)
+        bridge = self._known.network.routers[router].interfaces[match.in_port].bridge
+        here = self._known.installer.bridges.get(bridge)
         if here is None or not here.in_step:
             return SLOW_PATH, f"bridge {bridge} is not connected" if here is None else here.broken, 0
-        place = self._c.compiler.rule_at(router, match)
+        place = self._known.compiler.rule_at(router, match)
         if place is None:
             return SLOW_PATH, "not compiled", 0
         node, key = place
@@ -150,16 +167,16 @@ class Views:
         refused = self._refused_way(bridge, effect)
         if refused:
             return REFUSED, refused, 0
-        if effect.kind == FORWARD and actions_of(self._c.network, bridge, effect) == NORMAL:
+        if effect.kind == FORWARD and actions_of(self._known.network, bridge, effect) == NORMAL:
             return SLOW_PATH, "no patch port to the last bridge of the chain yet", 0
         return INSTALLED, "", outcome.hops
 
     def _refused_way(self, bridge: str, effect: Effect) -> str:
         """The switch's words, if it would not take the rules of an effect's way out."""
-        here = self._c.installer.bridges[bridge]
+        here = self._known.installer.bridges[bridge]
         if not here.refused or not has_way(effect):
             return ""
-        rules = way_of(self._c.network, bridge, effect, self._c.layout.ways[bridge].numbers[effect])
+        rules = way_of(self._known.network, bridge, effect, self._known.layout.ways[bridge].numbers[effect])
         return next((here.refused[r.key] for r in rules if r.key in here.refused), "")
 
     # --- rules and walks ---------------------------------------------------------------------------------
@@ -171,28 +188,28 @@ class Views:
                 yield self._rule(node, key, counts)
 
     def _installed(self, node: Node, key: Key | FiveTuple) -> bool:
-        here = self._c.installer.bridges.get(node.interface.bridge)
+        here = self._known.installer.bridges.get(node.interface.bridge)
         return here is not None and here.in_step and flow_key(node, key) not in here.refused
 
     def _rule(self, node: Node, key: Key | FiveTuple, counts: tuple[int, int]) -> RuleStatus:
         bridge, effect = node.interface.bridge, node.rules[key]
-        rule, layout = flow_key(node, key), self._c.layout
-        actions = actions_of(self._c.network, bridge, effect)
-        if rule in self._c.installer.bridges[bridge].demoted:
+        rule, layout = flow_key(node, key), self._known.layout
+        actions = actions_of(self._known.network, bridge, effect)
+        if rule in self._known.installer.bridges[bridge].demoted:
             actions = NORMAL
         way = layout.ways[bridge].numbers.get(effect)
         return RuleStatus(bridge, rule, actions, way, self._chain(node, key), counts[0], counts[1])
 
     def walk(self, packet: Packet) -> WalkReport:
-        if packet.bridge not in self._c.network.bridges:
+        if packet.bridge not in self._known.network.bridges:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
-        walk = semantics.walk(self._c.network, packet)
+        walk = semantics.walk(self._known.network, packet)
         hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
         rule = None if walk.end == semantics.SLOW_PATH else self._rule_for(packet)
         return WalkReport(hops, walk.end, walk.reason, walk.final, rule)
 
     def _rule_for(self, packet: Packet) -> RuleStatus | None:
-        into = self._c.network.by_mac.get((packet.bridge, packet.eth_dst))
+        into = self._known.network.by_mac.get((packet.bridge, packet.eth_dst))
         if into is None or packet.version is None:
             return None
         connection = None
@@ -200,7 +217,7 @@ class Views:
             ports = (packet.ip_proto, packet.sport, packet.dport)
             connection = FiveTuple(packet.version, packet.src, packet.dst, *ports)
         match = Match(into.name, Prefix.host(packet.version, packet.dst), packet.eth_src, connection)
-        place = self._c.compiler.rule_at(into.router, match)
+        place = self._known.compiler.rule_at(into.router, match)
         if place is None or not self._installed(*place):
             return None
         counts = self._counts(packet.bridge).get(flow_key(*place), (0, 0))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from fsctl.compiler import Replaced
+from fsctl.compiler import Compiler, Replaced
 from fsctl.config import Config
 from fsctl.errors import FsctlError, TooLargeError, UnavailableError
 from fsctl.fib import Change, Fib, Key, PartKey, match_of_change
+from fsctl.installer import Installer
 from fsctl.model import FiveTuple, Verdict
 from fsctl.pipeline import flow_key
 from fsctl.runtime import Runtime
 from fsctl.status import Failure, Write, WriteResult
 from fsctl.store import Commit
-
-if TYPE_CHECKING:
-    from fsctl.controller import Controller
 
 
 class Pending:
@@ -178,14 +176,14 @@ class Together:
             raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
 
 
-def failures_of(controller: Controller, write: Write) -> tuple[Failure, ...]:
+def failures_of(installer: Installer, compiler: Compiler, write: Write) -> tuple[Failure, ...]:
     """What a switch refused of this write."""
     failed: list[Failure] = []
-    for bridge, here in controller.installer.bridges.items():
+    for bridge, here in installer.bridges.items():
         if not here.refused:
             continue
         for part, key, verdict in write.changes:
-            node = controller.compiler.planes[part[1]].node_of.get((write.router, part[0], part[2]))
+            node = compiler.planes[part[1]].node_of.get((write.router, part[0], part[2]))
             if verdict is None or node is None or node.interface.bridge != bridge or key not in node.rules:
                 continue
             error = here.refused.get(flow_key(node, key))
