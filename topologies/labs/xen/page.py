@@ -17,7 +17,8 @@ The paper's own measurement, on a real Xen host: Xen 4.17, Debian dom0 with Open
 `ryu-manager fsctl.app`, PV domUs plugged into the bridges by `xl` and `vif-fsctl` (Xen's `vif-openvswitch` with the
 agent's provisioning). `nodea - br-a - vr1 - br-b - vr2 - br-c - vr3 - br-d - nodeb`: the router domUs run
 `fsctl-agent`, which finds its controller in xenstore and delegates over a management bridge. "Routed" is the same host
-with the agents ended, "plain L2" nodea and nodeb on one bridge.
+with the agents ended, "plain L2" nodea and nodeb on one bridge. The first setting was measured once at every size, the
+others three times (medians) at the largest message and the smallest packet; round-trip times are medians of 20 pings.
 """
 LIMITS = """
 The Xen host runs inside QEMU's emulation with `-icount`: its clock counts executed instructions, two nanoseconds each,
