@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from fsctl.fib import Change, Key, change_of, mask, match_of_change
+from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
 from fsctl.outcome import DROPPED, LOCAL_ID, NEVER_FORWARDED, NO_SENDER, SLOW, Emission, Node, Outcome, State
 from fsctl.plane import Plane
@@ -53,15 +53,14 @@ class Compiler:
         It comes in pieces of a few milliseconds' work, so that they can be sent meanwhile. What is compiled is whole
         again once all have been taken; whoever leaves off before has to compile everything anew.
         """
-        seeds: dict[int, dict[Key | FiveTuple, set[int]]] = {IPV4: {}, IPV6: {}}
+        seeds: dict[int, dict[Key | FiveTuple, frozenset[int]]] = {IPV4: {}, IPV6: {}}
         for router, changes in replaced.items():
             for change, _ in changes:
                 if change.part[2] is not None:
                     self.planes[change.part[1]].ensure_node(router, change.part[0], change.part[2])
             for plane in self.planes.values():
                 plane.refresh(router)
-            for change, before in changes:
-                self._seed(router, change, before, seeds)
+            self._seed(router, changes, seeds)
             yield []
         for version, places in seeds.items():
             if places:
@@ -70,18 +69,24 @@ class Compiler:
                     yield emissions
 
     def _seed(
-        self, router: str, change: Change, before: Verdict | None, seeds: dict[int, dict[Key | FiveTuple, set[int]]]
+        self, router: str, changes: Sequence[Replaced], seeds: dict[int, dict[Key | FiveTuple, frozenset[int]]]
     ) -> None:
-        (in_port, version, eth_src), key, verdict = change
-        plane = self.planes[version]
-        if (before is None) != (verdict is None):
-            plane.count(key, 1 if before is None else -1)
-        node = plane.node_of[router, in_port, eth_src]
-        touched = {node.index, *(n.index for n in node.classes)}
-        seeds[version].setdefault(key, set()).update(touched)
+        """Note which nodes say something else where. The many changes of a table are about a few nodes."""
+        touched: dict[PartKey, frozenset[int]] = {}
+        for (part, key, verdict), before in changes:
+            version = part[1]
+            if (before is None) != (verdict is None):
+                self.planes[version].count(key, 1 if before is None else -1)
+            nodes = touched.get(part)
+            if nodes is None:
+                node = self.planes[version].node_of[router, part[0], part[2]]
+                nodes = touched[part] = frozenset((node.index, *(n.index for n in node.classes)))
+            places = seeds[version]
+            others = places.get(key)
+            places[key] = nodes if others is None else others | nodes
 
     @staticmethod
-    def _region(plane: Plane, places: dict[Key | FiveTuple, set[int]]) -> Iterator[list[Emission]]:
+    def _region(plane: Plane, places: dict[Key | FiveTuple, frozenset[int]]) -> Iterator[list[Emission]]:
         """Everything inside the changed prefixes, for the walks that pass a changed node."""
         changed = sorted(key for key in places if not isinstance(key, FiveTuple))
         seeds = {key: places[key] for key in changed}

@@ -13,7 +13,7 @@ LARGE = 1000
 """Changes in a write that waits for others which are just being read: compiled together they cost less."""
 GATHER_S = 0.25
 """How long it waits at most."""
-_DOOR_S = 0.005
+_DOOR_S = 0.001
 """How long for requests of which nothing has been read yet."""
 
 Job = Callable[[], None] | Submitted
