@@ -17,56 +17,47 @@ import os
 import secrets
 import signal
 import tempfile
-from contextlib import ExitStack
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 from topologies.control import Control
 from topologies.mn import Mininet
 from topologies.nodes import MARK, NET, Guest, LabLink, LabSwitch
 from topologies.ovs import OpenVSwitch
 from topologies.plan import RoutedTopo, Station
-from topologies.processes import LabError, run
+from topologies.processes import LabError, Whole, run
 
 MANAGEMENT = "mgmt"
 MANAGEMENT_NETS = tuple(IPv4Network(f"198.18.{n}.0/24") for n in range(16))
 """Reserved for benchmarks (RFC 2544), so nobody's in the outside world; a lab takes the first that is free."""
 
 
-class Lab:
+class Lab(Whole):
     """A running topology. Needs root."""
 
     def __init__(self, topo: RoutedTopo, ovs: OpenVSwitch | None = None) -> None:
+        super().__init__()
         if os.geteuid() != 0:
             raise LabError("network namespaces and bridges need root")
         self.topo = topo
         self._given_ovs = ovs
-        self._stack = ExitStack()
         self.prefix = f"f{secrets.token_hex(2)}"
         self.control: Control | None = None
 
-    def __enter__(self) -> Self:
-        try:
-            self._stack.enter_context(_signals_as_exceptions())
-            # Mininet waits for ever for a namespace that cannot be made; this says why it cannot.
-            run("mnexec", "-n", "true")
-            self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-lab-")))
-            self.ovs = self._given_ovs or self._stack.enter_context(OpenVSwitch())
-            _sweep(self.ovs)
-            self._start_network()
-            for station in topo_order(self.topo):
-                self[station.name].set_up(self.topo, station)
-            self._start_management()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+    def _open(self) -> None:
+        self._stack.enter_context(_signals_as_exceptions())
+        # Mininet waits for ever for a namespace that cannot be made; this says why it cannot.
+        run("mnexec", "-n", "true")
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-lab-")))
+        self.ovs = self._given_ovs or self._stack.enter_context(OpenVSwitch())
+        _sweep(self.ovs)
+        self._start_network()
+        for station in topo_order(self.topo):
+            self[station.name].set_up(self.topo, station)
+        self._start_management()
 
     def _start_network(self) -> None:
         # Mininet raises the whole machine's limits before its first network; the lab leaves them alone.

@@ -5,7 +5,11 @@ from __future__ import annotations
 import ctypes
 import signal
 import subprocess
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 PR_SET_PDEATHSIG = 1
 
@@ -74,3 +78,24 @@ class Daemon:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class Whole(ABC):
+    """Opened whole or not at all: what `_open` enters in `_stack` ends with the block, or as soon as `_open` fails."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()

@@ -8,12 +8,14 @@ daemons stay children of this process and end when it does, whatever happens to 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from topologies.processes import LabError, run, spawn, stop
 
@@ -24,6 +26,21 @@ START_TIMEOUT_S = 20.0
 def available() -> bool:
     """Whether Open vSwitch's daemons are installed."""
     return SCHEMA.exists() and all(map(shutil.which, ("ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")))
+
+
+class Ofctl(Protocol):
+    """Whatever ovs-ofctl can be run on."""
+
+    def ofctl(self, command: str, bridge: str, *args: str) -> str: ...
+
+
+def flow_count(ovs: Ofctl, bridge: str, *match: str) -> int:
+    """The flow entries of a bridge that `match` covers."""
+    answer = ovs.ofctl("dump-aggregate", bridge, *match)
+    found = re.search(r"flow_count=(\d+)", answer)
+    if found is None:
+        raise LabError(f"no flow_count in: {answer}")
+    return int(found[1])
 
 
 class Sandbox:

@@ -12,7 +12,7 @@ from topologies import watch
 from topologies.agents import Agent
 from topologies.experiments.report import Report, Say, Settings, percentile
 from topologies.lab import Lab
-from topologies.processes import LabError
+from topologies.sandbox import flow_count
 from topologies.topos import Uplink
 
 FIRST_PREFIX = int(IPv4Address("16.0.0.0"))
@@ -50,11 +50,7 @@ def _gateway(lab: Lab) -> str:
 
 def _rules(lab: Lab) -> int:
     """How many rules of the flow switch the first bridge has."""
-    answer = lab.ovs.ofctl("dump-aggregate", lab.bridge(BRIDGE), "table=1")
-    found = re.search(r"flow_count=(\d+)", answer)
-    if found is None:
-        raise LabError(f"ovs-ofctl dump-aggregate: {answer}")
-    return int(found[1])
+    return flow_count(lab.ovs, lab.bridge(BRIDGE), "table=1")
 
 
 def _load(report: Report, lab: Lab, agent: Agent, count: int, say: Say) -> None:

@@ -12,16 +12,14 @@ import os
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from topologies.experiments.report import SkippedError
 from topologies.experiments.rig import HOST_MAC, mac
 from topologies.experiments.search.fibs import SENDER_MAC
 from topologies.experiments.wire import Namespace, Wire
-from topologies.ovs import LabError, run, spawn, stop
+from topologies.processes import LabError, Whole, run, spawn, stop
 from topologies.sandbox import Sandbox
 
 BRIDGE = "brint"
@@ -89,37 +87,29 @@ class Northbound:
         self.transact(*inserts, mutate)
 
 
-class OvnRig:
+class OvnRig(Whole):
     """Databases, northd, controller, the logical network and a wire through it."""
 
     def __init__(self, routers: int) -> None:
+        super().__init__()
         self.routers = routers
         self._root = prefix()
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        try:
-            space = self._stack.enter_context(Namespace())
-            self.ovs = Sandbox(space.inside)
-            self._stack.callback(self.ovs.stop)
-            self.ovs.start()
-            self.directory = self.ovs.directory
-            self.env = self.ovs.env | {"OVN_RUNDIR": str(self.directory)}
-            self.wire = self._stack.enter_context(Wire(space, self.ovs, BRIDGE))
-            self.ovs.vsctl("set", "bridge", BRIDGE, "protocols=OpenFlow14,OpenFlow15")  # ovn-controller speaks 1.5
-            self._start_databases()
-            self.northbound = Northbound(self.directory / "nb.sock")
-            self._stack.callback(self.northbound.close)
-            self._build()
-            self._start_controller()
-            self.sync()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+    def _open(self) -> None:
+        space = self._stack.enter_context(Namespace())
+        self.ovs = Sandbox(space.inside)
+        self._stack.callback(self.ovs.stop)
+        self.ovs.start()
+        self.directory = self.ovs.directory
+        self.env = self.ovs.env | {"OVN_RUNDIR": str(self.directory)}
+        self.wire = self._stack.enter_context(Wire(space, self.ovs, BRIDGE))
+        self.ovs.vsctl("set", "bridge", BRIDGE, "protocols=OpenFlow14,OpenFlow15")  # ovn-controller speaks 1.5
+        self._start_databases()
+        self.northbound = Northbound(self.directory / "nb.sock")
+        self._stack.callback(self.northbound.close)
+        self._build()
+        self._start_controller()
+        self.sync()
 
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         daemon = spawn([*command, "-vconsole:info", "-vsyslog:off", "-vfile:off"], self.directory / "ovn.log", self.env)

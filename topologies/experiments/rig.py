@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from topologies.control import ADMIN, Control
-from topologies.ovs import LabError
-from topologies.sandbox import Sandbox
+from topologies.processes import LabError, Whole
+from topologies.sandbox import Sandbox, flow_count
 
 FIRST_PREFIX = int(IPv4Address("16.0.0.0"))
 REST_TIMEOUT_S = 180.0
@@ -64,30 +61,22 @@ class Connection:
         self._http.close()
 
 
-class Rig:
+class Rig(Whole):
     """Bridges, controller and what to tell it. All errors are LabError or RuntimeError."""
 
     def __init__(self, routers: int) -> None:
+        super().__init__()
         self.routers = routers
         self.bridges = [f"b{k}" for k in range(routers + 1)]
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        try:
-            self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-bench-")))
-            self.ovs = self._switch()
-            self.control = Control(self.directory, self._config(), "127.0.0.1", self.ovs)
-            self._stack.callback(self.control.stop)
-            self.control.start()
-            self.connection = Connection(self.control)
-            self._stack.callback(self.connection.close)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+    def _open(self) -> None:
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="fsctl-bench-")))
+        self.ovs = self._switch()
+        self.control = Control(self.directory, self._config(), "127.0.0.1", self.ovs)
+        self._stack.callback(self.control.stop)
+        self.control.start()
+        self.connection = Connection(self.control)
+        self._stack.callback(self.connection.close)
 
     def _switch(self) -> Sandbox:
         """An Open vSwitch with the routers' ports."""
@@ -166,14 +155,7 @@ class Rig:
 
     def rule_count(self) -> int:
         """Flow entries in all bridges."""
-        return sum(self.count_in(bridge) for bridge in self.bridges)
-
-    def count_in(self, bridge: str) -> int:
-        answer = self.ovs.ofctl("dump-aggregate", bridge)
-        found = re.search(r"flow_count=(\d+)", answer)
-        if found is None:
-            raise LabError(f"no flow_count in: {answer}")
-        return int(found[1])
+        return sum(flow_count(self.ovs, bridge) for bridge in self.bridges)
 
 
 def memory_kib(pid: int, key: str = "VmRSS") -> int:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from topologies.experiments.peer.ground import PREFIXES, Ground
 from topologies.experiments.rig import memory_kib
-from topologies.processes import LabError
+from topologies.processes import LabError, Whole
 
 POLL_S = 0.05
 CHANGE_LIMIT_S, RESTART_LIMIT_S, CALM_LIMIT_S = 60.0, 60.0, 20.0
@@ -50,7 +47,7 @@ class Restarted:
     knows: int
 
 
-class Contender(ABC):
+class Contender(Whole):
     """A controller, its chain of routers and what to tell it. Errors are LabError."""
 
     name: str
@@ -58,23 +55,12 @@ class Contender(ABC):
     """How many changes are worth waiting for."""
 
     def __init__(self, routers: int, limit_s: float) -> None:
+        super().__init__()
         self.routers, self.limit_s = routers, limit_s
-        self._stack = ExitStack()
         self.ground: Ground
 
-    def __enter__(self) -> Self:
-        try:
-            self._build()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
-
     @abstractmethod
-    def _build(self) -> None:
+    def _open(self) -> None:
         """Bridges and a controller without routes, everything entered in `_stack`."""
 
     @property

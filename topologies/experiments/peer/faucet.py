@@ -87,7 +87,7 @@ class Faucet(Contender):
     name = "Faucet"
     changes = 3
 
-    def _build(self) -> None:
+    def _open(self) -> None:
         python = python_of(FAUCET)
         self.ground = self._stack.enter_context(Ground(chain.bridges(self.routers), self.routers))
         chain.join(self.ground)

@@ -11,16 +11,14 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Self
+from contextlib import contextmanager
 
 from fsctl.model import format_mac
 from topologies.experiments.rig import HOST_MAC, OTHER_HOST_MAC
 from topologies.experiments.search.fibs import SENDER_MAC
 from topologies.experiments.wire import CLONE_NEWNET, TTL, Namespace, Wire
-from topologies.processes import LabError, run
-from topologies.sandbox import Sandbox
+from topologies.processes import LabError, Whole, run
+from topologies.sandbox import Sandbox, flow_count
 
 PREFIXES = "ip,nw_dst=16.0.0.0/8"
 """Covers every rule for the prefixes of `rig.prefix`, and no other."""
@@ -41,34 +39,26 @@ def entered(space: Namespace) -> Iterator[None]:
             setns(home.fileno(), CLONE_NEWNET)
 
 
-class Ground:
+class Ground(Whole):
     """Bridges, and hosts before the first and behind the last of `routers` routers."""
 
     def __init__(self, bridges: Sequence[str], routers: int) -> None:
+        super().__init__()
         self.bridges, self.routers = list(bridges), routers
         self.ends = f"{bridges[0]}s0", f"{bridges[0]}r0"
         """Where packets are sent and received."""
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        try:
-            self.space = self._stack.enter_context(Namespace())
-            self._stack.enter_context(entered(self.space))
-            run("ip", "link", "set", "lo", "up")
-            self.ovs = Sandbox(datapath="netdev")
-            self._stack.callback(self.ovs.stop)
-            self.ovs.start()
-            for bridge in self.bridges[1:]:
-                self.ovs.add_bridge(bridge)
-            self.wire = self._stack.enter_context(Wire(self.space, self.ovs, self.bridges[0]))
-            self._receivers()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+    def _open(self) -> None:
+        self.space = self._stack.enter_context(Namespace())
+        self._stack.enter_context(entered(self.space))
+        run("ip", "link", "set", "lo", "up")
+        self.ovs = Sandbox(datapath="netdev")
+        self._stack.callback(self.ovs.stop)
+        self.ovs.start()
+        for bridge in self.bridges[1:]:
+            self.ovs.add_bridge(bridge)
+        self.wire = self._stack.enter_context(Wire(self.space, self.ovs, self.bridges[0]))
+        self._receivers()
 
     def _receivers(self) -> None:
         """The wire's far end moves to the last bridge; another host stands beside it."""
@@ -89,14 +79,7 @@ class Ground:
 
     def count(self, match: str = "", bridges: Sequence[str] = ()) -> int:
         """Flow entries that `match` covers, in all bridges or in these."""
-        return sum(self._count_in(bridge, match) for bridge in bridges or self.bridges)
-
-    def _count_in(self, bridge: str, match: str) -> int:
-        answer = self.ovs.ofctl("dump-aggregate", bridge, *([match] if match else []))
-        found = re.search(r"flow_count=(\d+)", answer)
-        if found is None:
-            raise LabError(f"no flow_count in: {answer}")
-        return int(found[1])
+        return sum(flow_count(self.ovs, bridge, *([match] if match else [])) for bridge in bridges or self.bridges)
 
     def rules_for(self, bridge: str, prefix: str) -> str:
         """The rules of just this prefix, as ovs-ofctl prints them."""

@@ -37,7 +37,7 @@ class Ours(Contender):
     name = "fsctl"
     changes = 20
 
-    def _build(self) -> None:
+    def _open(self) -> None:
         self.ground = self._stack.enter_context(Ground([f"b{k}" for k in range(self.routers + 1)], self.routers))
         self._rig = self._stack.enter_context(GroundRig(self.ground))
         self._hosts_speak()

@@ -129,7 +129,7 @@ class RestRouter(Contender):
 
     name = "rest_router"
 
-    def _build(self) -> None:
+    def _open(self) -> None:
         python = python_of(REST_ROUTER)
         self.ground = self._stack.enter_context(Ground(chain.bridges(self.routers), self.routers))
         chain.join(self.ground)
