@@ -145,11 +145,15 @@ class Installer:
                 open_.pop(bridge).abandon()
 
     def _finish(self, bridge: str, filling: Filling, layout: Layout) -> None:
-        here = self.bridges[bridge]
+        self._confirm(self.bridges[bridge], filling.finish, filling.changes, layout)
+
+    def _confirm(
+        self, here: Installed, send: Callable[[], list[Rejection]], changes: list[RuleChange], layout: Layout
+    ) -> None:
         try:
-            rejections = filling.finish()
+            rejections = send()
             if rejections:
-                self._refused(here, filling.changes, rejections, layout)
+                self._refused(here, changes, rejections, layout)
         except Exception as e:  # noqa: BLE001 - likewise
             self._lost_step(here, e)
 
@@ -168,12 +172,7 @@ class Installer:
         if here is None:
             return
         here.forget(changes)
-        try:
-            rejections = here.switch.apply(Update(bridge, reconcile.order(changes)))
-            if rejections:
-                self._refused(here, changes, rejections, layout)
-        except Exception as e:  # noqa: BLE001 - likewise
-            self._lost_step(here, e)
+        self._confirm(here, lambda: here.switch.apply(Update(bridge, reconcile.order(changes))), changes, layout)
 
     def sync_all(self, bridges: Iterable[str], layout: Layout) -> None:
         """All these bridges at once: one answers while another's dump is read."""
