@@ -197,17 +197,20 @@ class Kernel:
             return True
 
     def dump(self, kind: type[Value], request: int, version: int) -> list[Value]:
-        """All values of one kind. Empty where the kernel lacks them (next-hop objects before 5.3)."""
+        """All values of one kind."""
+        found = (codec.event(m) for m in self.answers(kind, request, version))
+        return [e.value for e in found if e is not None and isinstance(e.value, kind)]
+
+    def answers(self, kind: type[Value], request: int, version: int) -> list[Message]:
+        """The messages of a dump. None where the kernel lacks such values (next-hop objects before 5.3)."""
         family = codec.FAMILY_OF.get(version, 0)
         payload = struct.pack("=B", family) + bytes(_FIXED_BYTES[kind] - 1)
         try:
-            answers = self.requests.dump(request, payload)
+            return self.requests.dump(request, payload)
         except KernelError as e:
             if e.errno in (errno.EOPNOTSUPP, errno.EINVAL) and kind is Nexthop:
                 return []
             raise
-        found = (codec.event(m) for m in answers)
-        return [e.value for e in found if e is not None and isinstance(e.value, kind)]
 
     def tell(self, neigh: Neigh, *, managed: bool) -> None:
         """Have a neighbour kept resolved (`managed`), or resolved or confirmed now. Raises KernelError."""

@@ -118,10 +118,11 @@ def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collectio
     found = [
         *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
         *(Refusal("xfrm", words, version) for version, words in facts.xfrm.items()),
-        *([Refusal("mtu", "learned path MTUs count for what is forwarded (ip_forward_use_pmtu)", IPV4)] * facts.learns_mtu),
         *_rules(state),
         *_interfaces(facts, state, links, names),
     ]
+    if facts.learns_mtu:
+        found.append(Refusal("mtu", "learned path MTUs count for what is forwarded (ip_forward_use_pmtu)", IPV4))
     unique = sorted(set(found))
     refused = tuple(r for r in unique if r.name not in allow)
     policy = _policy(refused, names)

@@ -8,14 +8,13 @@ converges and one of its links is cut and mended.
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fsctl.agent.codec import DECODERS, FAMILY_OF, Message
-from fsctl.agent.netlink import _FIXED_BYTES, DUMPS, Kernel
+from fsctl.agent.codec import Message, event
+from fsctl.agent.netlink import DUMPS, Kernel
 
 from .netns import Namespace, inside, namespaces, veth
 
@@ -77,21 +76,16 @@ def message_of(text: str) -> Message:
 
 def _dump(kernel: Kernel) -> list[list[str]]:
     """One list for each of netlink.DUMPS."""
-    found = []
-    for kind, request, version in DUMPS:
-        payload = struct.pack("=B", FAMILY_OF.get(version, 0)) + bytes(_FIXED_BYTES[kind] - 1)
-        found.append([_text(m) for m in kernel.requests.dump(request, payload)])
-    return found
+    return [[_text(m) for m in kernel.answers(*dump)] for dump in DUMPS]
 
 
 def record(kernel: Kernel, act: Callable[[], None], known: dict[str, str]) -> dict[str, object]:
     """What `kernel` says while `act` runs and for a moment after. `known`: MAC -> fsctl's name."""
-    told = frozenset(DECODERS) | {kind + 1 for kind in DECODERS}
     before = _dump(kernel)
     list(kernel._route.drain(1 << 20))
     act()
     time.sleep(QUIET_S)
-    events = [_text(m) for m in kernel._route.drain(1 << 20) if m.type in told]
+    events = [_text(m) for m in kernel._route.drain(1 << 20) if event(m) is not None]
     return {"known": known, "before": before, "events": events, "after": _dump(kernel)}
 
 
