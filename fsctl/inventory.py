@@ -56,8 +56,8 @@ class Inventory:
         mtus = [info.mtu for info in known] + [
             i.mtu for r in self.config.routers.values() for i in r.interfaces.values() if i.bridge == name
         ]
-        tagged = sorted(ports[info.name].ofport for info in known if info.tagged and info.name in ports)
-        return Bridge(name, dict(sorted(links.items())), max(mtus, default=1500), tuple(tagged))
+        exempt = {ports[info.name].ofport: info.exempt for info in known if info.exempt and info.name in ports}
+        return Bridge(name, dict(sorted(links.items())), max(mtus, default=1500), dict(sorted(exempt.items())))
 
     def _interface(self, router: str, declared: InterfaceConfig) -> Interface:
         addresses, mtu = self.said(router, declared)
@@ -78,8 +78,8 @@ class Inventory:
             why = f"port {name} is down"
         elif declared.bridge in self.closed:
             why = f"bridge {declared.bridge} refuses the rules that the bypass needs"
-        elif info is not None and info.tagged:
-            why = f"port {name} has a VLAN configuration"
+        elif info is not None and info.unfit:
+            why = f"port {name} {info.unfit}"
         return replace(interface, ofport=port.ofport if port else None, up=not why, why_down=why)
 
     def said(self, router: str, declared: InterfaceConfig) -> tuple[tuple[Address, ...], int]:

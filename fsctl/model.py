@@ -222,14 +222,20 @@ class Bridge:
     """An OVS bridge: one L2 segment.
 
     `links` maps a peer bridge to the OpenFlow number of the patch port towards it. `max_mtu` is the
-    MTU of the widest port: no longer IP packet can arrive. `tagged_ports` are the OpenFlow numbers
-    of ports with a VLAN configuration: nothing that arrives there is bypassed.
+    MTU of the widest port: no longer IP packet can arrive. `exempt_ports` are the OpenFlow numbers
+    of ports where nothing that arrives is bypassed, with the reason (a VLAN configuration, an inactive
+    bond member, a protected port). `sender_ports` are those at which senders are learned, with the most
+    MAC addresses that fsctl learns there; `mac_age_s` is how long it remembers them after their last packet
+    (the bridge's mac-aging-time). `pinned` says where a MAC address is that OVSDB knows (attached-mac).
     """
 
     name: str
     links: Mapping[str, int] = field(default_factory=dict)
     max_mtu: int = 1500
-    tagged_ports: tuple[int, ...] = ()
+    exempt_ports: Mapping[int, str] = field(default_factory=dict)
+    sender_ports: Mapping[int, int] = field(default_factory=dict)
+    pinned: Mapping[int, int] = field(default_factory=dict)
+    mac_age_s: int = 300
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ovs.db.idl import Idl, SchemaHelper, Transaction
 from fsctl.errors import InvalidError, UnavailableError
 from fsctl.model import parse_mac
 from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, MTU
-from fsctl.status import OvsdbView, PortInfo
+from fsctl.status import BridgeInfo, OvsdbView, PortInfo
 
 Row = Any
 _LOG = logging.getLogger(__name__)
@@ -333,7 +333,7 @@ def _is_link(port: Row) -> bool:
 
 def _view_of(bridges: Any) -> OvsdbView:
     rows = list(bridges)
-    view = OvsdbView(bridges=frozenset(row.name for row in rows))
+    view = OvsdbView(bridges={row.name: BridgeInfo(row.name) for row in rows}, is_known=True)
     made = {port.name for row in rows for port in row.ports if _is_link(port)}
     for bridge in rows:
         for port in bridge.ports:
@@ -350,7 +350,7 @@ def _view_of(bridges: Any) -> OvsdbView:
 
 def _infos(bridge: str, port: Row) -> Iterator[PortInfo]:
     """One per interface: OpenFlow's ports are OVSDB's interfaces (a bond has several)."""
-    tagged = bool(port.tag or port.trunks or port.vlan_mode)
+    unfit = "has a VLAN configuration" if port.tag or port.trunks or port.vlan_mode else ""
     for interface in port.interfaces:
         ids = interface.external_ids
         yield PortInfo(
@@ -358,7 +358,8 @@ def _infos(bridge: str, port: Row) -> Iterator[PortInfo]:
             bridge=bridge,
             attached_mac=_attached_mac(ids.get("attached-mac")),
             mtu=interface.mtu[0] if interface.mtu else DEFAULT_MTU,
-            tagged=tagged,
+            exempt=unfit,
+            unfit=unfit,
             iface_id=ids.get("iface-id", ""),
             uuid=str(interface.uuid),
         )

@@ -84,7 +84,7 @@ def _exempt(network: Network, bridge: str) -> Iterator[Rule]:
     yield _rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
     for version in (IPV4, IPV6):
         yield _rule(GUARD, EXEMPT, NORMAL, _eth_type(version), Field("ip_proto", NO_PROTO))
-    for ofport in network.bridges[bridge].tagged_ports:
+    for ofport in network.bridges[bridge].exempt_ports:
         yield _rule(GUARD, EXEMPT, NORMAL, Field("in_port", ofport))
     for name, prefixes in (("dst", LOCAL_DESTINATIONS), ("src", LOCAL_SOURCES)):
         for prefix in prefixes:

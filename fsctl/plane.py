@@ -107,7 +107,7 @@ class Plane:
         owner = self.network.by_mac.get((bridge, eth_src))
         if owner is None:
             return True
-        return owner.ofport is not None and owner.ofport not in self.network.bridges[bridge].tagged_ports
+        return owner.ofport is not None and owner.ofport not in self.network.bridges[bridge].exempt_ports
 
     def ensure_node(self, router: str, in_port: str, eth_src: int | None) -> Node:
         """The node of a sender class; made when its first delegation comes."""

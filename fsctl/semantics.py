@@ -111,8 +111,9 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
     """Why no router would forward this packet, or why it may not be what it says it is; else None."""
     if packet.vlan:
         return "VLAN tagged"
-    if packet.in_port in network.bridges[packet.bridge].tagged_ports:
-        return f"port {packet.in_port} has a VLAN configuration"
+    exempt = network.bridges[packet.bridge].exempt_ports
+    if packet.in_port in exempt:
+        return f"port {packet.in_port} {exempt[packet.in_port]}"
     if packet.eth_src & MULTICAST_BIT:
         return "source MAC is multicast"
     if packet.version is None:

@@ -229,11 +229,16 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port as OpenFlow describes it; `up` is neither OFPPC_PORT_DOWN nor OFPPS_LINK_DOWN."""
+    """A port as OpenFlow describes it.
+
+    `up` is neither OFPPC_PORT_DOWN nor OFPPS_LINK_DOWN; `barred` names what OFPPC_NO_RECV and OFPPC_NO_FWD forbid
+    ("receives nothing (no-receive)"), empty if nothing.
+    """
 
     name: str
     ofport: int
     up: bool
+    barred: str = ""
 
 
 @dataclass(slots=True)
@@ -244,15 +249,34 @@ class PortInfo:
     bridge: str
     attached_mac: int | None = None
     mtu: int = 1500
-    tagged: bool = False
+    exempt: str = ""
+    """Why nothing that arrives there is bypassed ("has a VLAN configuration"); empty: it may be."""
+    unfit: str = ""
+    """Why no router's interface there is bypassed ("has QoS"): `exempt`, or what the host does to its packets."""
     iface_id: str = ""
     uuid: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class BridgeInfo:
+    """What OVSDB knows of a bridge. `warnings` are settings that hinder fsctl, in words."""
+
+    name: str
+    datapath_type: str = ""
+    mac_age_s: int = 300
+    mac_table_size: int = 8192
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class OvsdbView:
-    """OVSDB's ports by (bridge, port name), and the patch ports that fsctl made: bridge -> peer bridge -> port name."""
+    """OVSDB's ports by (bridge, port name), and the patch ports that fsctl made: bridge -> peer bridge -> port name.
+
+    `link_problems` says why a link that is wanted is not there. `is_known` is false until the database has been read.
+    """
 
     ports: dict[tuple[str, str], PortInfo] = field(default_factory=dict)
     links: dict[str, dict[str, str]] = field(default_factory=dict)
-    bridges: frozenset[str] = frozenset()
+    bridges: Mapping[str, BridgeInfo] = field(default_factory=dict)
+    link_problems: Mapping[frozenset[str], str] = field(default_factory=dict)
+    is_known: bool = False

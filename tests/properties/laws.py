@@ -141,7 +141,7 @@ class Bench:
         """(in_port, eth_src) by which that MAC may send there; None where it cannot."""
         owner = self.network.by_mac.get((bridge, eth_src))
         port = HOST_PORTS[0] if owner is None else owner.ofport
-        return None if port is None or port in self.network.bridges[bridge].tagged_ports else (port, eth_src)
+        return None if port is None or port in self.network.bridges[bridge].exempt_ports else (port, eth_src)
 
     def arrivals(self, interface: Interface) -> list[Packet]:
         """A packet of every kind that can reach an interface, by class of sender and of destination."""

@@ -14,7 +14,7 @@ from fsctl.model import Match, Prefix, Verdict
 from fsctl.pipeline import tables
 from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Threads
-from fsctl.status import OvsdbView, Port, Rejection, Write, WriteResult
+from fsctl.status import BridgeInfo, OvsdbView, Port, Rejection, Write, WriteResult
 from fsctl.store import SqliteStore
 
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
@@ -121,7 +121,7 @@ class Lab:
     def view(self) -> OvsdbView:
         asked = {tuple(sorted(pair)) for pair in self.links.asked}
         links = {b: {p: f"l-{p}" for p in "xyz" if tuple(sorted((b, p))) in asked} for b in "xyz"}
-        return OvsdbView(links=links, bridges=frozenset("xyz"))
+        return OvsdbView(links=links, bridges={name: BridgeInfo(name) for name in "xyz"}, is_known=True)
 
     def report(self) -> None:
         self.controller.ovsdb_changed(self.view())

@@ -89,7 +89,7 @@ def test_an_unknown_bridge_is_an_error() -> None:
 )
 def test_what_never_begins(changes: dict[str, object], reason: str) -> None:
     network = line(1)
-    network = replace(network, bridges={**network.bridges, "br0": Bridge("br0", tagged_ports=(7,))})
+    network = replace(network, bridges={**network.bridges, "br0": Bridge("br0", exempt_ports={7: "has a VLAN configuration"})})
     found = walk(network, packet(**changes))
     assert (found.end, found.final, found.hops) == (SLOW_PATH, packet(**changes), ())
     assert reason in found.reason
