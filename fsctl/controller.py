@@ -57,9 +57,9 @@ RETRY_S = 30.0
 
 
 class Links(Protocol):
-    """Makes patch ports between bridges; the ports show up in later views."""
+    """Keeps patch ports between bridges; they show up in later views, and why one cannot be."""
 
-    def ensure_link(self, bridge: str, peer: str) -> None: ...
+    def want(self, links: frozenset[frozenset[str]]) -> None: ...
 
 
 class Controller:
@@ -79,7 +79,6 @@ class Controller:
         self.views = Views(self)
         self.sessions = Sessions(store, runtime.now)
         self._jobs = Jobs(runtime)
-        self._asked_links: set[frozenset[str]] = set()
         self._waiting: list[Pending] = []
         self._stopped = False
         self._ovsdb_seen = False
@@ -219,7 +218,7 @@ class Controller:
         """Answer the writes that have all the links they need, or have waited long enough."""
         missing = self.is_starting or any(
             b not in self.network.bridges[a].links
-            for a, b in map(sorted, self._asked_links)
+            for a, b in map(sorted, self.layout.joined - self.inventory.ovsdb.link_problems.keys())
             if self.installer.in_step(a) and self.installer.in_step(b)
         )
         now = self.runtime.now()
@@ -287,13 +286,8 @@ class Controller:
         self.layout = Layout(network, self.compiler, self.layout)
 
     def _ask_for_links(self) -> None:
-        for pair in self.layout.joined - self._asked_links:
-            here, peer = sorted(pair)
-            try:
-                self._links.ensure_link(here, peer)
-                self._asked_links.add(pair)
-            except FsctlError as e:
-                _LOG.warning("no patch ports between %s and %s: %s; left to the routers", here, peer, e)
+        if not self.is_starting:
+            self._links.want(frozenset(self.layout.joined))
 
     def _retry(self) -> None:
         self._ask_for_links()

@@ -76,12 +76,13 @@ class PaperLinks:
     """Patch ports that are there as soon as they are asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[frozenset[str]] = []
+        self.asked: frozenset[frozenset[str]] = frozenset()
         self.on_link = lambda: None
 
-    def ensure_link(self, bridge: str, peer: str) -> None:
-        self.asked.append(frozenset((bridge, peer)))
-        self.on_link()
+    def want(self, links: frozenset[frozenset[str]]) -> None:
+        if links != self.asked:
+            self.asked = links
+            self.on_link()
 
 
 class Lab:
