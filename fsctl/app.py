@@ -37,7 +37,6 @@ from fsctl.southbound import Southbound  # noqa: E402
 from fsctl.store import SqliteStore  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
-BRIDGE_RETRY_S = 2.0
 PORTS_RETRY_S = 1.0
 PORTS_AUDIT_S = 60.0
 """How often ports are asked for although no change was reported."""
@@ -104,12 +103,12 @@ class FsctlApp(app_manager.RyuApp):
     def start(self) -> None:
         """Ryu calls this once all applications are there."""
         super().start()
+        self.ovsdb.manage(self.config.bridges, self.config.controller)
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
         wsgi = make_app(self.fsctl, Auth.of(self.config))
         self._own = [
             hub.spawn(self.fsctl.run),
             hub.spawn(self.ovsdb.run, lambda: self._stopping),
-            hub.spawn(self._ensure_bridges),
             hub.spawn(eventlet.wsgi.server, self._listener, wsgi, log_output=False, debug=False),
         ]
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
@@ -121,22 +120,6 @@ class FsctlApp(app_manager.RyuApp):
             hub.kill(thread)
         super().stop()
         self.store.close()
-
-    def _ensure_bridges(self) -> None:
-        """Set fail mode, controller and prefix tracking on every configured bridge, as they come."""
-        missing = list(self.config.bridges)
-        while not self.ovsdb.ready:
-            hub.sleep(BRIDGE_RETRY_S / 100)
-        self.fsctl.ovsdb_changed(self.ovsdb.view())
-        while missing:
-            for bridge in tuple(missing):
-                try:
-                    self.ovsdb.ensure_bridge(bridge, self.config.controller)
-                    missing.remove(bridge)
-                except FsctlError as e:
-                    _LOG.warning("bridge %s: %s; trying again", bridge, e)
-            if missing:
-                hub.sleep(BRIDGE_RETRY_S)
 
     # --- OpenFlow: these handlers run in the thread that receives, so they never wait -----------------------
 

@@ -63,10 +63,6 @@ class Switch(Protocol):
         """Rules of others in these places may be replaced."""
         ...
 
-    def forget_senders(self, ofport: int) -> None:
-        """Remove what was learned of senders at a port."""
-        ...
-
     def probe(self) -> None:
         """Return as soon as the switch answers."""
         ...
@@ -106,10 +102,6 @@ class _Abandon(NamedTuple):
     pass
 
 
-class _Forget(NamedTuple):
-    ofport: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Sync:
     """`ours` are the rules that this switch has confirmed to hold: their places are taken back from others."""
@@ -119,7 +111,7 @@ class _Sync:
     ours: frozenset[RuleKey] = field(default_factory=frozenset)
 
 
-_Item = Sequence[RuleChange] | _Commit | _Abandon | _Forget | _Sync
+_Item = Sequence[RuleChange] | _Commit | _Abandon | _Sync
 
 
 class BridgeWorker:
@@ -164,9 +156,6 @@ class BridgeWorker:
         self._drop()
         return self._numbered(lambda number: _Sync(number, table, ours))
 
-    def forget_senders(self, ofport: int) -> None:
-        self._put(_Forget(ofport))
-
     def stop(self) -> None:
         self._is_stopped = True
         self._awake.set()
@@ -182,10 +171,9 @@ class BridgeWorker:
         self._awake.set()
 
     def _drop(self) -> None:
-        """Forget what waits, but for senders to be forgotten; an open bundle is given up."""
-        kept = [item for item in self._queue if isinstance(item, _Forget)]
+        """Forget what waits; an open bundle is given up."""
         self._queue.clear()
-        self._queue.extend((_Abandon(), *kept))
+        self._queue.append(_Abandon())
         self.backlog = 0
 
     # --- the thread ------------------------------------------------------------------------------------
@@ -239,8 +227,6 @@ class BridgeWorker:
             self._finish(item)
         elif isinstance(item, _Abandon):
             self._give_up()
-        elif isinstance(item, _Forget):
-            self.switch.forget_senders(item.ofport)
         else:
             self.backlog = max(0, self.backlog - len(item))
             if self._filling is None:

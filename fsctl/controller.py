@@ -62,16 +62,24 @@ STUCK_S = 10.0
 
 
 class Links(Protocol):
-    """Makes and removes patch ports between bridges; they show up in later views."""
+    """Makes and removes patch ports between bridges; they show up in later views. Nothing here waits."""
 
     def want(self, links: frozenset[frozenset[str]]) -> None: ...
+    def allow_release(self, *, allowed: bool = True) -> None:
+        """Bridges that are not configured any more may lose their controller and links."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why the database cannot be used now; empty if it can."""
+        ...
 
 
 class Controller:
     """`status.Backend` over a store, switches and links."""
 
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
-        self.config, self._links, self.runtime = config, links, runtime
+        self.config, self.links, self.runtime = config, links, runtime
         stored = store.load()
         self.revision = stored.revision
         self.durable = Durable(store, runtime)
@@ -84,6 +92,7 @@ class Controller:
         self.views = Views(self)
         self.sessions = Sessions(store, runtime.now)
         self._wanted_links: frozenset[frozenset[str]] | None = None
+        self._may_release = False
         self._recovery = Recovery(runtime.now)
         self._stopped = False
         self._idle = runtime.event()
@@ -262,9 +271,7 @@ class Controller:
         self._follow_switches()
         if self.inventory.has_changed:
             self.inventory.has_changed = False
-            before = self.network
             self.installer.send([self.desired.restructure()])
-            self._forget_senders(before, self.network)
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""
@@ -287,13 +294,6 @@ class Controller:
             self.inventory.take_switch(name, SwitchState(here.arrivals, here.delivers, here.policies))
         self.inventory.take_quarantined(self.installer.quarantined())
 
-    def _forget_senders(self, before: Network, after: Network) -> None:
-        """What was learned at a port that is gone, or may not be learned at any more."""
-        for name, here in self.installer.bridges.items():
-            old, new = before.bridges[name].sender_ports, after.bridges[name].sender_ports
-            for ofport in old.keys() - new.keys():
-                here.worker.forget_senders(ofport)
-
     def _compare(self) -> None:
         """Bridges that have drifted, were lost, or have not been looked at for long."""
         if self.desired.has_begun:
@@ -303,8 +303,11 @@ class Controller:
     def _ask_for_links(self) -> None:
         wanted = self.now.layout.joined
         if self.desired.has_begun and wanted != self._wanted_links:
-            self._links.want(wanted)
+            self.links.want(wanted)
             self._wanted_links = wanted
+        if self.desired.has_begun and not self._may_release and not self._away():
+            self.links.allow_release()
+            self._may_release = True
 
     def _withdraw_expired(self) -> None:
         """Routers whose agents have not been heard of in time lose their FIB, whatever the store says."""

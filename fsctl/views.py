@@ -8,6 +8,7 @@ from typing import Protocol
 from fsctl import semantics
 from fsctl.config import Config
 from fsctl.desired import Snapshot
+from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Key, match_of_change
 from fsctl.installer import Installer
@@ -35,6 +36,13 @@ FRESH_S = 1.0
 _BREATH = 256
 
 
+class HasProblem(Protocol):
+    """What can be out of order."""
+
+    @property
+    def problem(self) -> str: ...
+
+
 class Known(Protocol):
     """What is known now; most of it is replaced as a whole when the network changes."""
 
@@ -42,7 +50,10 @@ class Known(Protocol):
     runtime: Runtime
     inventory: Inventory
     installer: Installer
+    durable: Durable
 
+    @property
+    def links(self) -> HasProblem: ...
     @property
     def now(self) -> Snapshot: ...
     def between_turns(self) -> None:
@@ -100,6 +111,11 @@ class Views:
                 reasons.append(f"bridge {status.name} is not connected")
             elif not status.in_step:
                 reasons.append(f"bridge {status.name} is not in step: {'; '.join(status.warnings) or 'connecting'}")
+        problem = self._known.links.problem
+        if problem:
+            reasons.append(f"OVSDB: {problem}")
+        if self._known.durable.problem:
+            reasons.append(f"store: {self._known.durable.problem}")
         return reasons
 
     # --- counters ------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from fsctl.openflow import (
     requests,
 )
 from fsctl.openflow.monitor import ADDED, REMOVED, RESUMED
-from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, RuleChange, RuleKey, RuleTable, Update
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
@@ -32,7 +32,6 @@ from fsctl.status import Dump, Port, Rejection
 LOG = logging.getLogger(__name__)
 WATCHED = (0, 1, 2, 3, 4, 5, 6)
 """The tables in which a change by anybody else is noticed."""
-LEARNED, LEARNED_MASK = 0x6673_6374_6C80_0000, 0xFFFF_FFFF_FF80_0000
 ROOM = 1 << 20
 """Changes that fit into a bundle of which nobody knows yet how many there will be."""
 
@@ -149,7 +148,7 @@ class Southbound:
 
     def _updates(self, body: bytes) -> None:
         try:
-            updates = [update for update in decode_flow_updates(body) if update.cookie & LEARNED_MASK != LEARNED]
+            updates = [update for update in decode_flow_updates(body) if update.cookie & COOKIE_MASK != LEARNED_COOKIE]
         except ValueError as e:
             LOG.warning("bridge %s: a malformed flow update: %s", self.bridge, e)
             updates = [FlowUpdate(RESUMED)]

@@ -53,7 +53,6 @@ class PaperSwitch:
         self.is_closed = False
         self.abandoned = 0
         self.reclaimed: frozenset[RuleKey] = frozenset()
-        self.forgotten: list[int] = []
 
     def apply(self, update: Update) -> list[Rejection]:
         if self.gone:
@@ -78,9 +77,6 @@ class PaperSwitch:
     def reclaim(self, keys: frozenset[RuleKey]) -> None:
         self.reclaimed |= keys
 
-    def forget_senders(self, ofport: int) -> None:
-        self.forgotten.append(ofport)
-
     def probe(self) -> None:
         while self.gone and not self.is_closed:
             time.sleep(0.005)
@@ -98,10 +94,15 @@ class PaperLinks:
     def __init__(self) -> None:
         self.asked: list[frozenset[str]] = []
         self.on_link = lambda: None
+        self.released = False
+        self.problem = ""
 
     def want(self, links: frozenset[frozenset[str]]) -> None:
         self.asked = sorted(links, key=sorted)
         self.on_link()
+
+    def allow_release(self, *, allowed: bool = True) -> None:
+        self.released = allowed
 
 
 class Lab:
