@@ -25,6 +25,8 @@ class _Waiting:
     needs: dict[str, tuple[object, int]] = field(default_factory=dict)
     """By bridge: the worker, and the number of the bundle that it must have confirmed."""
     pairs: set[frozenset[str]] = field(default_factory=set)
+    is_early: bool = False
+    """It came while fsctl was starting: which pairs it needs is known only once the start has ended."""
 
 
 class Answers:
@@ -44,12 +46,15 @@ class Answers:
         numbers: Mapping[str, int],
         pairs: Iterable[frozenset[str]] = (),
         changes: int = 0,
-        not_before: float = 0.0,
+        early_until: float | None = None,
     ) -> None:
-        """Answer `ticket` once these bundles are confirmed and these pairs of bridges are joined, or time is up."""
-        now = self._runtime.now()
-        deadline = max(now + PATIENCE_S + changes / CHANGES_PER_S, not_before)
-        waiting = _Waiting(ticket, result, deadline, pairs=set(pairs))
+        """Answer `ticket` once these bundles are confirmed and these pairs of bridges are joined, or time is up.
+
+        `early_until`: fsctl is starting, until then at most.
+        """
+        begins = max(self._runtime.now(), early_until or 0.0)
+        deadline = begins + PATIENCE_S + changes / CHANGES_PER_S
+        waiting = _Waiting(ticket, result, deadline, pairs=set(pairs), is_early=early_until is not None)
         for bridge, here in self._installer.bridges.items():
             if bridge in numbers:
                 waiting.needs[bridge] = here.worker, numbers[bridge]
@@ -71,6 +76,8 @@ class Answers:
         return min((w.deadline for w in self._waiting), default=float("inf"))
 
     def _has_all(self, waiting: _Waiting) -> bool:
+        if waiting.is_early:
+            waiting.pairs, waiting.is_early = set(self._desired.now.layout.joined), False
         for pair in [pair for pair in waiting.pairs if self._desired.is_joined(pair)]:
             waiting.pairs.discard(pair)
             for bridge in pair & self._installer.bridges.keys():

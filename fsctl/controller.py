@@ -402,8 +402,8 @@ class Controller:
         pairs: Iterable[frozenset[str]] = (),
         changes: int = 0,
     ) -> None:
-        not_before = self._starting_until + TICK_S if self.is_starting else 0.0
-        self.answers.add(ticket, result, numbers, pairs, changes, not_before)
+        early_until = self._starting_until if self.is_starting else None
+        self.answers.add(ticket, result, numbers, pairs, changes, early_until)
 
     def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
         fib = self._fibs[move.router]
