@@ -8,7 +8,8 @@ is queued and done by `run` alone, so the order of writes is the order of their 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from fsctl.config import Config
 from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Fib
 from fsctl.installer import Installer, Switch
-from fsctl.inventory import Inventory, known_part, unlinked
+from fsctl.inventory import Inventory, unlinked
 from fsctl.jobs import Jobs
 from fsctl.model import Forward, Network, Packet
 from fsctl.pipeline import Layout
@@ -30,6 +31,8 @@ from fsctl.status import (
     FlowStatus,
     InterfaceChange,
     NexthopMove,
+    Orphan,
+    Override,
     OvsdbView,
     Port,
     RuleStatus,
@@ -67,10 +70,14 @@ class Controller:
 
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
         self.config, self._store, self._links, self.runtime = config, store, links, runtime
+        for lost in store.set_aside({name: router.interfaces for name, router in config.routers.items()}, time.time()):
+            _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
         stored = store.load()
         self.revision = stored.revision
-        self._fibs = {name: known_part(config, name, stored.fibs.get(name)) for name in config.routers}
+        self._fibs = {name: stored.fibs.get(name, Fib()) for name in config.routers}
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
+        for disagreement in self.inventory.disagreements():
+            _LOG.warning("%s", disagreement)
         self.network = self.inventory.network(self._fibs)
         # Compiled when the start has ended: until then no port is known, and nothing is installed.
         self.compiler = Compiler(replace(self.network, fibs={name: Fib() for name in self._fibs}))
@@ -115,7 +122,7 @@ class Controller:
     def write(self, write: Write) -> Ticket:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
-        ticket = Pending(self.runtime)
+        ticket = Pending(self.runtime, self._away)
         self._jobs.add(Submitted(write, ticket))
         return ticket
 
@@ -126,7 +133,7 @@ class Controller:
         """A router's addresses or MTU have changed."""
         if change.interface not in self.config.routers[self._router(change.router)].interfaces:
             raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
-        ticket = Pending(self.runtime)
+        ticket = Pending(self.runtime, self._away)
         self._jobs.add(lambda: self._change_interface(change, ticket))
         return ticket
 
@@ -134,9 +141,15 @@ class Controller:
         """A neighbour's MAC has changed: one change per way out, however many delegations use it."""
         if move.out not in self.config.routers[self._router(move.router)].interfaces:
             raise NotFoundError(f"router {move.router} has no such interface", field="out", value=move.out)
-        ticket = Pending(self.runtime)
+        ticket = Pending(self.runtime, self._away)
         self._jobs.add(lambda: self._move_nexthop(move, ticket))
         return ticket
+
+    def overrides(self, router: str) -> Mapping[str, Override]:
+        return {name: said for (owner, name), said in self.inventory.overrides.items() if owner == self._router(router)}
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        return self._store.orphans(with_flows=with_flows)
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
         return self.views.flows(self._router(router))
@@ -184,7 +197,7 @@ class Controller:
         """Routers whose agents have not been heard of in time lose their FIB."""
         for router in self.sessions.expired():
             _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
-            self._jobs.add(Submitted(Write(router, (), replace=True), Pending(self.runtime)))
+            self._jobs.add(Submitted(Write(router, (), replace=True, is_admin=True), Pending(self.runtime)))
 
     def stop(self) -> None:
         """End `run` after the job at hand. The switches keep their rules."""
@@ -196,7 +209,7 @@ class Controller:
         job = self._jobs.next()
         if not isinstance(job, Submitted):
             return job
-        together = Together(self._fibs, self.config, job)
+        together = Together(self._fibs, self.config, self.sessions, job)
         while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
         return lambda: self._write(together)
@@ -311,13 +324,14 @@ class Controller:
         except FsctlError as e:
             together.fail(e)
             return
-        for router, changes, nexthops in commits:
+        for router, changes, nexthops, _ in commits:
             fib = self._fibs[router]
             for number, nexthop in nexthops.items():
                 fib.add_nexthop(number, nexthop)
             for change in changes:
                 fib.apply(change)
             self.runtime.pause()
+        together.carried_out()
         for submitted, counts in together.accepted():
             submitted.ticket.committed(replace(counts, revision=self.revision))
         if commits and not self.is_starting:
@@ -331,15 +345,19 @@ class Controller:
         return replace(result, failed=failures_of(self.installer, self.compiler, write), waiting_for=self._away())
 
     def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
+        if not ticket.begin():
+            return
         fib = self._fibs[move.router]
         old, new = Forward(move.out, move.old), Forward(move.out, move.new)
         numbers = fib.numbers_of(old)
         try:
+            self.sessions.admit(move, needs_sync=True)
             if numbers and old != new:
                 self.revision = self._store.commit(move.router, [], dict.fromkeys(numbers, new))
         except FsctlError as e:
             ticket.fail(e)
             return
+        self.sessions.carried_out(move)
         result = WriteResult(self.revision, changed=int(bool(numbers) and old != new))
         ticket.committed(result)
         leads_on = not self.is_starting and any(self.compiler.leads_on(move.router, hop) for hop in (old, new))
@@ -366,20 +384,23 @@ class Controller:
         self._waiting.append(ticket)
 
     def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:
-        declared = self.config.routers[change.router].interfaces[change.interface]
-        before = self.inventory.said(change.router, declared)
-        addresses, mtu = self.inventory.overrides.get((change.router, change.interface), (None, None))
-        said = (change.addresses if change.addresses is not None else addresses, change.mtu or mtu)
+        if not ticket.begin():
+            return
+        declared, place = self.config.routers[change.router].interfaces[change.interface], (change.router, change.interface)
+        before, old = self.inventory.said(change.router, declared), self.inventory.overrides.get(place, Override())
+        override = old.after(change)
         try:
-            self.inventory.overrides[change.router, change.interface] = said
-            changed = self.inventory.said(change.router, declared) != before
-            if changed:
+            self.sessions.admit(change)
+            if override != old:
                 self.revision = self._store.commit_interface(change)
-                self._restructure()
         except FsctlError as e:
-            self.inventory.overrides[change.router, change.interface] = (addresses, mtu)
             ticket.fail(e)
             return
+        self.sessions.carried_out(change)
+        self.inventory.overrides[place] = override
+        changed = self.inventory.said(change.router, declared) != before
         result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
         ticket.committed(result)
+        if changed:
+            self._restructure()
         self._finish(ticket, lambda: replace(result, waiting_for=self._away()))

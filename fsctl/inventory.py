@@ -6,19 +6,14 @@ belong to the interface, and only `ofport` and `up` follow the port.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fsctl.config import Config, InterfaceConfig
 from fsctl.fib import Fib
-from fsctl.model import Address, Bridge, Forward, Interface, Network, Router
-from fsctl.status import OvsdbView, Port
-
-_LOG = logging.getLogger(__name__)
-Override = tuple[tuple[Address, ...] | None, int | None]
-"""What a router said of its interface over REST: addresses, MTU; None: nothing, the configuration holds."""
+from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.status import Override, OvsdbView, Port
 
 
 @dataclass(slots=True)
@@ -84,8 +79,21 @@ class Inventory:
 
     def said(self, router: str, declared: InterfaceConfig) -> tuple[tuple[Address, ...], int]:
         """Addresses and MTU: the router's own word, else the configuration's."""
-        addresses, mtu = self.overrides.get((router, declared.name), (None, None))
+        addresses, mtu = self.overrides.get((router, declared.name), Override())
         return declared.addresses if addresses is None else addresses, declared.mtu if mtu is None else mtu
+
+    def disagreements(self) -> Iterator[str]:
+        """Where what a router said over REST holds in place of something else in the configuration; in words."""
+        for (router, name), override in self.overrides.items():
+            declared = self.config.routers[router].interfaces[name]
+            values = []
+            if override.mtu not in (None, declared.mtu):
+                values.append(("mtu", str(override.mtu), str(declared.mtu)))
+            if override.addresses not in (None, declared.addresses):
+                said, file = (" ".join(map(str, a or ())) or "none" for a in (override.addresses, declared.addresses))
+                values.append(("addresses", said, file))
+            for what, said, file in values:
+                yield f"router {router}, interface {name}: {what} {said} was set over REST; the configuration says {file}"
 
     def _port_of(self, bridge: str, mac: int | None) -> str:
         """The port that OVSDB says has this MAC (Xen and libvirt set external_ids:attached-mac)."""
@@ -115,19 +123,3 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
 def unlinked(network: Network) -> dict[str, Bridge]:
     """The bridges but for their patch links."""
     return {name: replace(bridge, links={}) for name, bridge in network.bridges.items()}
-
-
-def known_part(config: Config, router: str, stored: Fib | None) -> Fib:
-    """A stored FIB without the delegations at interfaces that are no longer configured."""
-    fib = stored or Fib()
-    interfaces = config.routers[router].interfaces
-    lost = [
-        d.match
-        for d in fib
-        if d.match.in_port not in interfaces or (isinstance(d.verdict, Forward) and d.verdict.out not in interfaces)
-    ]
-    for match in lost:
-        fib.discard(match)
-    if lost:
-        _LOG.warning("router %s: %d stored delegations name interfaces that are not configured", router, len(lost))
-    return fib
