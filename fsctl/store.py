@@ -209,7 +209,7 @@ class SqliteStore:
         try:
             with transaction(self._db) as db:
                 yield db
-        except (sqlite3.Error, OverflowError) as e:
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as e:
             raise StoreError(f"the store failed, nothing was changed: {e}", field="store", value=self._path) from e
         except FsctlError as e:
             raise StoreError(f"the store is damaged: {e}", field="store", value=self._path) from e

@@ -119,7 +119,7 @@ def open_file(path: Path) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except sqlite3.Error as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         raise _failed(path, e) from e
     return db
 
@@ -186,12 +186,13 @@ def _check(path: Path) -> None:
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0, uri=True)
         try:
+            db.text_factory = _readable
             db.execute("PRAGMA cell_size_check = ON")
             application, version = (int(_pragma(db, name)) for name in ("application_id", "user_version"))
             damage = str(_pragma(db, "integrity_check"))
         finally:
             db.close()
-    except sqlite3.Error as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         raise _failed(path, e) from e
     if application != APPLICATION_ID:
         raise _unusable(path, "this database is not fsctl's")
@@ -202,9 +203,14 @@ def _check(path: Path) -> None:
         raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
 
 
-def _failed(path: Path, error: sqlite3.Error) -> StoreError:
+def _readable(text: bytes) -> str:
+    """What SQLite says of damage may repeat damaged names."""
+    return text.decode("utf-8", "backslashreplace")
+
+
+def _failed(path: Path, error: Exception) -> StoreError:
     """What SQLite's error means for somebody who wants to start fsctl."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells the circumstances
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         detail = "another process (sqlite3, a backup) has the store open: end it, and start again"
         return StoreError(detail, field="store", value=str(path))

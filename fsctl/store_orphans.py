@@ -7,26 +7,27 @@ the interface again, or an operator does with `fsctl flows put`; what nobody wan
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fsctl.fib import Change, Fib, change_of
 from fsctl.model import PUNT, Delegation, Forward
 from fsctl.schema.flows import flow_json
 from fsctl.schema.text import dumps, loads
-from fsctl.status import Orphan
-from fsctl.store_load import load_fibs
-from fsctl.store_rows import FibWriter, Numbers, bad_row, checksum, forget_router, owner_of
+from fsctl.status import Orphan, Override
+from fsctl.store_load import load_fibs, load_overrides, load_sessions
+from fsctl.store_rows import FibWriter, Numbers, bad_row, checksum, forget_router, owner_of, write_override
 
 ORPHAN_DAYS = 7
 ORPHANS_PER_ROUTER = 10
+_COLUMNS = "router, since, count, why, flows"
 Known = Mapping[str, Collection[str]]
 """The configuration's routers, each with the names of its interfaces."""
 
 
 def set_aside(db: sqlite3.Connection, known: Known, now: float) -> list[Orphan]:
     """Move delegations that name what is not configured; delete old ones, and other words about unknown routers."""
-    db.execute("DELETE FROM orphan WHERE since < ?", (int(now) - ORPHAN_DAYS * 86400,))
+    _forget_old(db, int(now) - ORPHAN_DAYS * 86400)
     _forget_words(db, known)
     found = []
     if _is_something_unknown(db, known):
@@ -48,13 +49,17 @@ def load(db: sqlite3.Connection, *, with_flows: bool) -> list[Orphan]:
         rows = db.execute("SELECT router, since, count, why FROM orphan ORDER BY since DESC, id DESC")
         return [Orphan(router, since, count, why) for router, since, count, why in rows]
     found = []
-    for row in db.execute("SELECT router, since, count, why, flows, checksum FROM orphan ORDER BY since DESC, id DESC"):
-        *columns, seal = row
-        if seal != checksum(*columns):
-            bad_row("orphan", row[:4], "the checksum is wrong")
-        router, since, count, why, flows = columns
+    for row in db.execute(f"SELECT {_COLUMNS}, checksum FROM orphan ORDER BY since DESC, id DESC"):
+        router, since, count, why, flows = _verify(row)
         found.append(Orphan(router, since, count, why, _flows(flows)))
     return found
+
+
+def _verify(row: Sequence[Any]) -> Sequence[Any]:
+    *columns, seal = row
+    if seal != checksum(*columns):
+        bad_row("orphan", row[:4], "the checksum is wrong")
+    return columns
 
 
 def _flows(text: str) -> tuple[Mapping[str, Any], ...]:
@@ -63,14 +68,19 @@ def _flows(text: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(flow for flow in value if isinstance(flow, dict))
 
 
+def _forget_old(db: sqlite3.Connection, before: int) -> None:
+    for id_, *row in db.execute(f"SELECT id, {_COLUMNS}, checksum FROM orphan WHERE since < ?", (before,)).fetchall():
+        _verify(row)
+        db.execute("DELETE FROM orphan WHERE id = ?", (id_,))
+
+
 def _forget_words(db: sqlite3.Connection, known: Known) -> None:
     """Delete sessions and overrides of routers and interfaces that are not configured."""
-    for (router,) in db.execute("SELECT router FROM session").fetchall():
-        if router not in known:
-            db.execute("DELETE FROM session WHERE router = ?", (router,))
-    for router, name in db.execute("SELECT router, name FROM interface").fetchall():
+    for router in load_sessions(db).keys() - known.keys():
+        db.execute("DELETE FROM session WHERE router = ?", (router,))
+    for router, name in load_overrides(db):
         if name not in known.get(router, ()):
-            db.execute("DELETE FROM interface WHERE router = ? AND name = ?", (router, name))
+            write_override(db, router, name, Override())
 
 
 def _is_something_unknown(db: sqlite3.Connection, known: Known) -> bool:
@@ -114,8 +124,7 @@ def _left(delegation: Delegation, names: Collection[str]) -> Change:
 
 def _keep(db: sqlite3.Connection, orphan: Orphan) -> Orphan:
     row = (orphan.router, orphan.since, orphan.count, orphan.why, dumps(list(map(dict, orphan.flows))))
-    columns = "router, since, count, why, flows, checksum"
-    db.execute(f"INSERT INTO orphan ({columns}) VALUES (?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
+    db.execute(f"INSERT INTO orphan ({_COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
     newest = "SELECT id FROM orphan WHERE router = ?1 ORDER BY id DESC LIMIT ?2"
     db.execute(f"DELETE FROM orphan WHERE router = ?1 AND id NOT IN ({newest})", (orphan.router, ORPHANS_PER_ROUTER))
     return orphan

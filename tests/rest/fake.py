@@ -161,6 +161,11 @@ class FakeBackend:
         self.sessions.carried_out(move)
         return FakeTicket(WriteResult(self._next_revision(bool(moved)), changed=int(bool(moved))))
 
+    def tick(self) -> None:
+        """Leases end by themselves."""
+        for router in self.sessions.expired():
+            self._apply(Write(router, (), replace=True))
+
     def overrides(self, router: str) -> Mapping[str, Override]:
         return {name: said for (owner, name), said in self.said.items() if owner == router}
 
