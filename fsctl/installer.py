@@ -13,10 +13,11 @@ from typing import Protocol
 
 from fsctl import reconcile
 from fsctl.errors import FsctlError
-from fsctl.fib import Key, mask
-from fsctl.model import BITS, FiveTuple
-from fsctl.outcome import SLOW, Node
-from fsctl.pipeline import FROM_LINK, NORMAL, Layout, flow_key
+from fsctl.fib import mask
+from fsctl.fixed_rules import BRIDGE, FROM_LINK
+from fsctl.model import BITS
+from fsctl.outcome import SLOW, Node, Place, Point
+from fsctl.pipeline import Layout, flow_key
 from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, GotoTable, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Runtime
 from fsctl.status import Port, Rejection
@@ -221,11 +222,11 @@ class Installer:
             if key in known and not known[key].is_new:
                 fixes.append(RuleChange(key, None, False))
             if key in places:
-                fixes += [RuleChange(k, NORMAL, False) for k in self._demote(here, layout, *places[key])]
+                fixes += [RuleChange(k, BRIDGE, False) for k in self._demote(here, layout, *places[key])]
         if fixes and here.switch.apply(Update(here.switch.bridge, reconcile.order(fixes))):
             self._close(here, layout)
 
-    def _demote(self, here: Installed, layout: Layout, node: Node, key: Key | FiveTuple) -> list[RuleKey]:
+    def _demote(self, here: Installed, layout: Layout, node: Node, key: Place) -> list[RuleKey]:
         """The rules that would now catch the packets of a refused one, unless these are slow-path rules."""
         demoted = []
         plane = layout.compiler.planes[node.version]
@@ -256,7 +257,7 @@ def _is_egress(change: RuleChange) -> bool:
     return table == EGRESS or (table == GUARD and priority == FROM_LINK)
 
 
-def _places(layout: Layout, bridge: str, wanted: Mapping[RuleKey, str]) -> dict[RuleKey, tuple[Node, Key | FiveTuple]]:
+def _places(layout: Layout, bridge: str, wanted: Mapping[RuleKey, str]) -> dict[RuleKey, tuple[Node, Place]]:
     """Where rules of the flow switch come from."""
     return {
         rule: (node, key)
@@ -267,11 +268,11 @@ def _places(layout: Layout, bridge: str, wanted: Mapping[RuleKey, str]) -> dict[
     }
 
 
-def _next_best(view: Node, base: Node, key: Key | FiveTuple) -> Iterable[tuple[Node, Key | FiveTuple]]:
+def _next_best(view: Node, base: Node, key: Place) -> Iterable[tuple[Node, Place]]:
     """The rules that catch the packets of `key` in the eyes of one sender class, best first."""
     bits = BITS[view.version]
     nodes = dict.fromkeys((view, base))
-    if isinstance(key, FiveTuple):
+    if isinstance(key, Point):
         yield from ((node, key) for node in nodes if key in node.rules)
         value, longest = key.dst, bits
     else:

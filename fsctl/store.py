@@ -269,7 +269,7 @@ def _load_fibs(db: sqlite3.Connection) -> dict[str, Fib]:
     for number, src, dst, ip_proto, sport, dport, verdict in db.execute(select):
         _, part, (_, version, _) = parts[number]
         ends = _number_of_column(src), _number_of_column(dst)
-        part.connections[FiveTuple(version, *ends, ip_proto, sport, dport)] = verdict
+        part.set_connection(FiveTuple(version, *ends, ip_proto, sport, dport), verdict)
     used: dict[int, set[int]] = {owner: set() for owner in names}
     for owner, part, part_key in parts.values():
         if part.prefixes or part.connections:

@@ -14,7 +14,7 @@ from fsctl.openflow import const as c
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
 from fsctl.openflow.text import foreign_text
-from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleKey
+from fsctl.rules import COOKIE, COOKIE_MASK, LEARNED_COOKIE, Action, Field, RuleKey
 from fsctl.status import Port
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
@@ -30,7 +30,7 @@ class FlowDump:
     """A bridge's flows: fsctl's own with (packets, bytes), and whose they are otherwise.
 
     `foreign` are texts for people, the first FOREIGN_TEXTS of `foreign_count`; `foreign_keys` the places
-    (table, priority, match) that others hold.
+    (table, priority, match) that others hold; `learned` counts the senders that the switch has learned (`rules.Learn`).
     """
 
     rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
@@ -38,6 +38,7 @@ class FlowDump:
     foreign: list[str] = field(default_factory=list)
     foreign_count: int = 0
     foreign_keys: set[RuleKey] = field(default_factory=set)
+    learned: int = 0
 
 
 class FlowDecoder:
@@ -59,9 +60,14 @@ class FlowDecoder:
             match_at = at + _FLOW.size
             match_end = match_at + int.from_bytes(body[match_at + 2 : match_at + 4], "big")
             actions_at = match_end + (match_at - match_end) % 8
+            at += length
+            owner = cookie & COOKIE_MASK
+            if owner == LEARNED_COOKIE:
+                dump.learned += 1
+                continue
             key = RuleKey(table, priority, self._match(body[match_at + 4 : match_end]))
-            actions = body[actions_at : at + length]
-            if cookie & COOKIE_MASK == COOKIE:
+            actions = body[actions_at:at]
+            if owner == COOKIE:
                 dump.rules[key] = decode_instructions(actions)
                 dump.counters[key] = (packets, octets)
             else:
@@ -69,7 +75,6 @@ class FlowDecoder:
                 dump.foreign_count += 1
                 if len(dump.foreign) < FOREIGN_TEXTS:
                     dump.foreign.append(foreign_text(key, cookie, decode_instructions(actions)))
-            at += length
 
     def _match(self, oxms: bytes) -> tuple[Field, ...]:
         shape = self._shapes.get(len(oxms))
