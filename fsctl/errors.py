@@ -72,6 +72,13 @@ class ConflictError(FsctlError):
     title = "Conflict"
 
 
+class UnsyncedError(ConflictError):
+    """A session wants to change a FIB of which it has not sent the whole: what is there may be empty, or another's."""
+
+    slug = "session-not-synced"
+    title = "Session not synced"
+
+
 class TooLargeError(FsctlError):
     """The body or the router's FIB would exceed its limit."""
 
@@ -94,6 +101,12 @@ class UnavailableError(FsctlError):
     status = 503
     slug = "unavailable"
     title = "Unavailable"
+
+
+class SilentError(UnavailableError):
+    """The connection stands, but no answer came in time: whether the request was carried out is unknown."""
+
+    slug = "no-answer"
 
 
 class ConfigError(FsctlError):
