@@ -109,7 +109,7 @@ def test_fault_D21_a_log_without_its_store_is_refused(path: Path) -> None:
     path.unlink()
     log = path.with_name("fsctl.db-wal")
     log.write_bytes(b"the last writes")
-    with pytest.raises(StoreError, match="fsctl.db-wal is there"):
+    with pytest.raises(StoreError, match=r"fsctl\.db-wal is there"):
         everything(path)
     assert log.read_bytes() == b"the last writes"
     assert not path.exists()
@@ -211,7 +211,7 @@ def test_a_file_of_the_format_before_is_brought_up_to_date(tmp_path: Path) -> No
 def test_fault_D21_nonsense_in_an_old_file_leaves_it_old(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     old_file(path, "UPDATE prefix SET key = 'ten'")
-    with pytest.raises(StoreError, match="table prefix, row .*'ten'"):
+    with pytest.raises(StoreError, match=r"table prefix, row .*'ten'"):
         everything(path)
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
@@ -245,7 +245,7 @@ def test_fault_D19_a_file_that_somebody_holds_is_refused_at_once(path: Path, sta
         assert other.stdout is not None
         other.stdout.readline()
         began = time.monotonic()
-        with pytest.raises(StoreError, match="another process .* has the store open"):
+        with pytest.raises(StoreError, match=r"another process .* has the store open"):
             SqliteStore(str(path))
         assert time.monotonic() - began < 1
         other.communicate()
