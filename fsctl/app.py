@@ -12,8 +12,10 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import eventlet
+import eventlet.tpool
 import eventlet.wsgi
 
 from fsctl import compat
@@ -35,7 +37,10 @@ from fsctl.southbound import Southbound  # noqa: E402
 from fsctl.store import SqliteStore  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
-BRIDGE_RETRY_S = 2.0
+PORTS_RETRY_S = 1.0
+PORTS_AUDIT_S = 60.0
+"""How often ports are asked for although no change was reported."""
+T = TypeVar("T")
 COLLECTOR_THRESHOLDS = (100_000, 50, 10)
 """Python's own (700, 10, 10) are for small heaps. A full table is a million tuples without a cycle among them; searching
 these for cycles took half the time of a large write, and stopped everything for up to a second.
@@ -59,6 +64,20 @@ class HubRuntime:
     def now(self) -> float:
         return float(eventlet.hubs.get_hub().clock())
 
+    def offload(self, function: Callable[[], T], patience: float) -> T:
+        done: eventlet.Event = eventlet.Event()
+
+        def work() -> None:
+            try:
+                done.send(eventlet.tpool.execute(function))
+            except Exception as e:  # noqa: BLE001 - it is raised where the result is waited for
+                done.send_exception(e)
+
+        hub.spawn(work)
+        with eventlet.Timeout(patience, TimeoutError()):
+            result: T = done.wait()
+        return result
+
 
 class FsctlApp(app_manager.RyuApp):
     """One fsctl controller."""
@@ -79,17 +98,17 @@ class FsctlApp(app_manager.RyuApp):
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self._stopping = False
         self._own: list[eventlet.greenthread.GreenThread] = []
-        self._switches: dict[int, Southbound] = {}
+        self._ports: dict[int, PortWatcher] = {}
 
     def start(self) -> None:
         """Ryu calls this once all applications are there."""
         super().start()
+        self.ovsdb.manage(self.config.bridges, self.config.controller)
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
         wsgi = make_app(self.fsctl, Auth.of(self.config))
         self._own = [
             hub.spawn(self.fsctl.run),
             hub.spawn(self.ovsdb.run, lambda: self._stopping),
-            hub.spawn(self._ensure_bridges),
             hub.spawn(eventlet.wsgi.server, self._listener, wsgi, log_output=False, debug=False),
         ]
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
@@ -102,52 +121,72 @@ class FsctlApp(app_manager.RyuApp):
         super().stop()
         self.store.close()
 
-    def _ensure_bridges(self) -> None:
-        """Set fail mode, controller and prefix tracking on every configured bridge, as they come."""
-        missing = list(self.config.bridges)
-        while not self.ovsdb.ready:
-            hub.sleep(BRIDGE_RETRY_S / 100)
-        self.fsctl.ovsdb_changed(self.ovsdb.view())
-        while missing:
-            for bridge in tuple(missing):
-                try:
-                    self.ovsdb.ensure_bridge(bridge, self.config.controller)
-                    missing.remove(bridge)
-                except FsctlError as e:
-                    _LOG.warning("bridge %s: %s; trying again", bridge, e)
-            if missing:
-                hub.sleep(BRIDGE_RETRY_S)
-
-    # --- OpenFlow ------------------------------------------------------------------------------------------
+    # --- OpenFlow: these handlers run in the thread that receives, so they never wait -----------------------
 
     @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
     def _state_changed(self, event: ofp_event.EventOFPStateChange) -> None:
         datapath = event.datapath
-        known = self._switches.pop(id(datapath), None)
+        known = self._ports.pop(id(datapath), None)
+        if known is not None:
+            known.stop()
         if event.state == DEAD_DISPATCHER:
-            if known is not None:
-                known.close()
-                self.fsctl.switch_gone(known)
             return
         try:
             switch = Southbound(datapath)
-            if switch.bridge not in self.config.bridges:
-                _LOG.info("bridge %s is not in %s: left alone", switch.bridge, self.config.file)
-                return
-            self._switches[id(datapath)] = switch
-            self.fsctl.switch_connected(switch, switch.ports(), datapath.id)
         except FsctlError as e:
             _LOG.warning("a switch at %s connected and is not used: %s", datapath.address, e)
+            return
+        if switch.bridge not in self.config.bridges:
+            _LOG.info("bridge %s is not in %s: left alone", switch.bridge, self.config.file)
+            return
+        self._ports[id(datapath)] = watcher = PortWatcher(self.fsctl, switch, datapath.id)
+        hub.spawn(watcher.run)
 
     @set_ev_cls(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
     def _port_changed(self, event: ofp_event.EventOFPPortStatus) -> None:
-        switch = self._switches.get(id(event.msg.datapath))
-        if switch is None:
-            return
-        try:
-            self.fsctl.ports_changed(switch, switch.ports())
-        except FsctlError as e:
-            _LOG.warning("bridge %s: its ports have changed, and cannot be asked: %s", switch.bridge, e)
+        watcher = self._ports.get(id(event.msg.datapath))
+        if watcher is not None:
+            watcher.look_again()
+
+
+class PortWatcher:
+    """Tells the controller of one switch's connection and of its ports, in a thread of its own.
+
+    However many ports change at once, the switch is asked for all of them at most once more after the last change.
+    """
+
+    def __init__(self, controller: Controller, switch: Southbound, datapath_id: int) -> None:
+        self._controller, self._switch, self._datapath_id = controller, switch, datapath_id
+        self._changed = hub.Event()
+
+    def look_again(self) -> None:
+        """A port has changed."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """The connection is gone."""
+        self._switch.close()
+        self._changed.set()
+
+    def run(self) -> None:
+        is_known = False
+        while not self._switch.is_closed:
+            self._changed.clear()
+            try:
+                ports = self._switch.ports()
+            except FsctlError as e:
+                if not self._switch.is_closed:
+                    _LOG.warning("bridge %s cannot be asked for its ports: %s", self._switch.bridge, e)
+                    hub.sleep(PORTS_RETRY_S)
+                continue
+            if is_known:
+                self._controller.ports_changed(self._switch, ports)
+            else:
+                self._controller.switch_connected(self._switch, ports, self._datapath_id)
+                is_known = True
+            self._changed.wait(PORTS_AUDIT_S)
+        if is_known:
+            self._controller.switch_gone(self._switch)
 
 
 def _listen(config: configuration.Config) -> eventlet.greenio.GreenSocket:

@@ -1,8 +1,9 @@
-"""The loop: desired state in, compile, difference out to the switches; one thing at a time.
+"""The loop: desired state in, compile, difference out to the switches; one thing at a time, and no waiting for anybody.
 
-Framework-free: switches, store, patch links and waiting are Protocols. Everything that changes state
-is queued and done by `run` alone, so the order of writes is the order of their commits. What is asked
-(`flows`, `rules`, ...) reads the state between two turns of the loop (`views`).
+Framework-free: switches, store, patch links and waiting are Protocols. Everything that changes state is queued and done by
+`run` alone, so the order of writes is the order of their commits. Switches work in threads of their own (`bridge_worker`),
+patch ports come and go beside the loop (`ovsdb`); what they report is queued like everything else. After each turn, what is
+wanted and what is there are compared again.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
-from fsctl.compiler import Compiler
+from fsctl.answers import Answers
+from fsctl.bridge_worker import BridgeWorker, Report, Switch
+from fsctl.changes import Changes
 from fsctl.config import Config
-from fsctl.errors import FsctlError, NotFoundError
+from fsctl.desired import Desired, Snapshot
+from fsctl.durable import Durable
+from fsctl.errors import NotFoundError
 from fsctl.fib import Fib
-from fsctl.installer import Installer, Switch
-from fsctl.inventory import Inventory, unlinked
+from fsctl.installer import Installer
+from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Jobs
-from fsctl.model import Forward, Network, Packet
-from fsctl.pipeline import Layout
+from fsctl.model import Network, Packet
+from fsctl.recovery import Recovery
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import (
@@ -39,63 +42,84 @@ from fsctl.status import (
     Ticket,
     WalkReport,
     Write,
-    WriteResult,
 )
-from fsctl.store import Store
+from fsctl.store import Store, Stored
 from fsctl.views import Views
-from fsctl.writes import Pending, Submitted, Together, failures_of
+from fsctl.writes import Pending, Submitted
 
 _LOG = logging.getLogger(__name__)
-LINK_PATIENCE_S = 5.0
-"""How long a write waits for a patch port that it needs."""
 START_PATIENCE_S = 5.0
 """How long a start waits for all bridges and OVSDB before it corrects rules that it finds installed.
 
 With half of the network unknown, chains would be withdrawn that are right (a restart must lose no packet).
 """
 MOST_WRITES, MOST_CHANGES = 64, 100_000
-"""What is stored, compiled and sent in one go: the store does not let others run meanwhile, 0.1 s for so many changes."""
-RETRY_S = 30.0
-"""How often bridges that refused something, or stand still, are tried again."""
+"""What is stored, compiled and sent in one go."""
+TICK_S = 0.25
+"""The loop looks around at least this often: leases, comparisons that are due, writes to be answered."""
+READER_PATIENCE_S = 2.0
+STUCK_S = 10.0
+"""A loop that has not finished a turn for this long is reported by /healthz."""
 
 
 class Links(Protocol):
-    """Makes patch ports between bridges; the ports show up in later views."""
+    """Makes and removes patch ports between bridges; they show up in later views. Nothing here waits."""
 
-    def ensure_link(self, bridge: str, peer: str) -> None: ...
+    def want(self, links: frozenset[frozenset[str]]) -> None: ...
+    def allow_release(self, *, allowed: bool = True) -> None:
+        """Bridges that are not configured any more may lose their controller and links."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why the database cannot be used now; empty if it can."""
+        ...
 
 
 class Controller:
     """`status.Backend` over a store, switches and links."""
 
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
-        self.config, self._store, self._links, self.runtime = config, store, links, runtime
-        for lost in store.set_aside({name: router.interfaces for name, router in config.routers.items()}, time.time()):
-            _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
-        stored = store.load()
-        self.revision = stored.revision
-        self._fibs = {name: stored.fibs.get(name, Fib()) for name in config.routers}
+        self.config, self.links, self.runtime = config, links, runtime
+        self.durable = Durable(store, runtime)
+        stored = _load(config, store)
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
         for disagreement in self.inventory.disagreements():
             _LOG.warning("%s", disagreement)
-        self.network = self.inventory.network(self._fibs)
-        # Compiled when the start has ended: until then no port is known, and nothing is installed.
-        self.compiler = Compiler(replace(self.network, fibs={name: Fib() for name in self._fibs}))
-        self.layout = Layout(self.network, self.compiler)
-        self.installer = Installer(runtime)
-        self.views = Views(self)
-        self.sessions = Sessions(store, runtime.now)
+        fibs = {name: stored.fibs.get(name, Fib()) for name in config.routers}
+        self.desired = Desired(self.inventory, fibs, runtime.pause)
         self._jobs = Jobs(runtime)
-        self._asked_links: set[frozenset[str]] = set()
-        self._waiting: list[Pending] = []
+        self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
+        self.answers = Answers(runtime, self.installer, self.desired)
+        self.views = Views(self)
+        self.sessions = Sessions(self.durable, runtime.now)
+        self.changes = Changes(self, stored.revision)
+        self._wanted_links: frozenset[frozenset[str]] | None = None
+        self._may_release = False
+        self.recovery = Recovery(runtime.now)
         self._stopped = False
-        self._ovsdb_seen = False
-        self._starting_until: float | None = runtime.now() + START_PATIENCE_S
+        self._idle = runtime.event()
+        self._idle.set()
+        self.starting_until = runtime.now() + START_PATIENCE_S
+        self._turned_at = runtime.now()
+
+    @property
+    def now(self) -> Snapshot:
+        """The network, its walks and its tables, as they belong together."""
+        return self.desired.now
+
+    @property
+    def network(self) -> Network:
+        return self.desired.now.network
+
+    @property
+    def revision(self) -> int:
+        return self.changes.revision
 
     @property
     def is_starting(self) -> bool:
         """Not all is known yet: nothing is compiled or installed, what is installed stays."""
-        return self._starting_until is not None
+        return not self.desired.has_begun
 
     # --- what others report --------------------------------------------------------------------------
 
@@ -111,18 +135,18 @@ class Controller:
     def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after one came, went or changed."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self._ports(switch.bridge, found))
+        self._jobs.add(lambda: self.inventory.take_ports(switch.bridge, found))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
         """OVSDB says something new."""
-        self._jobs.add(lambda: self._ovsdb(view))
+        self._jobs.add(lambda: self.inventory.take_ovsdb(view))
 
     # --- status.Backend ------------------------------------------------------------------------------
 
     def write(self, write: Write) -> Ticket:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
-        ticket = Pending(self.runtime, self._away)
+        ticket = Pending(self.runtime, self.away)
         self._jobs.add(Submitted(write, ticket))
         return ticket
 
@@ -131,25 +155,17 @@ class Controller:
 
     def change_interface(self, change: InterfaceChange) -> Ticket:
         """A router's addresses or MTU have changed."""
-        if change.interface not in self.config.routers[self._router(change.router)].interfaces:
-            raise NotFoundError(f"router {change.router} has no such interface", field="interface", value=change.interface)
-        ticket = Pending(self.runtime, self._away)
-        self._jobs.add(lambda: self._change_interface(change, ticket))
+        self._interface(change.router, change.interface, "interface")
+        ticket = Pending(self.runtime, self.away)
+        self._jobs.add(lambda: self.changes.interface(change, ticket))
         return ticket
 
     def move_nexthop(self, move: NexthopMove) -> Ticket:
-        """A neighbour's MAC has changed: one change per way out, however many delegations use it."""
-        if move.out not in self.config.routers[self._router(move.router)].interfaces:
-            raise NotFoundError(f"router {move.router} has no such interface", field="out", value=move.out)
-        ticket = Pending(self.runtime, self._away)
-        self._jobs.add(lambda: self._move_nexthop(move, ticket))
+        """A neighbour's MAC has changed: one change per rewrite, however many delegations use it."""
+        self._interface(move.router, move.out, "out")
+        ticket = Pending(self.runtime, self.away)
+        self._jobs.add(lambda: self.changes.nexthop(move, ticket))
         return ticket
-
-    def overrides(self, router: str) -> Mapping[str, Override]:
-        return {name: said for (owner, name), said in self.inventory.overrides.items() if owner == self._router(router)}
-
-    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
-        return self._store.orphans(with_flows=with_flows)
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
         return self.views.flows(self._router(router))
@@ -166,38 +182,61 @@ class Controller:
     def not_ready(self) -> Sequence[str]:
         return self.views.not_ready()
 
+    def unhealthy(self) -> str:
+        late = self.runtime.now() - self._turned_at
+        if late > STUCK_S:
+            return f"the controller's loop has not finished a turn for {late:.0f} s"
+        return self.recovery.problem
+
+    def overrides(self, router: str) -> Mapping[str, Override]:
+        return {name: said for (owner, name), said in self.inventory.overrides.items() if owner == self._router(router)}
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        return self.durable.orphans(with_flows=with_flows)
+
+    def away(self) -> tuple[str, ...]:
+        """The configured bridges whose rules must wait."""
+        return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
+
     def _router(self, name: str) -> str:
         if name not in self.config.routers:
             raise NotFoundError("no such router", field="router", value=name)
         return name
 
+    def _interface(self, router: str, name: str, field: str) -> None:
+        if name not in self.config.routers[self._router(router)].interfaces:
+            raise NotFoundError(f"router {router} has no such interface", field=field, value=name)
+
     # --- the loop --------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Do what is queued, in order, until `stop`."""
-        retry_at = self.runtime.now() + RETRY_S
+        """Do what is queued, in order, until `stop`. Nothing that goes wrong ends it."""
         while not self._stopped:
-            self._jobs.wait(self._patience())
-            while self._jobs:
-                self._one(self._next())
-                self._one(self._settle)
-            for duty in (self._settle, self._withdraw_expired, self._close, self._answer):
-                self._one(duty)
-            if self.runtime.now() >= retry_at:
-                retry_at = self.runtime.now() + RETRY_S
-                self._one(self._retry)
+            try:
+                self._jobs.wait(self._patience())
+                while self._jobs and not self._stopped:
+                    self._one(self._next())
+                    self._duties()
+                self._duties()
+            except Exception:  # noqa: BLE001 - the routers still write
+                _LOG.exception("the controller's loop failed; it goes on")
+                self._jobs.wait(TICK_S)
+            self._turned_at = self.runtime.now()
+
+    def _duties(self) -> None:
+        """What the state of things asks for, whoever changed it."""
+        for duty in (
+            self._begin, self._restructure, self._withdraw_expired, self._compare, self._ask_for_links, self._store_owed,
+            self._answer,
+        ):  # fmt: skip
+            self._one(duty)
 
     def _patience(self) -> float:
         """Seconds until there is something to look at, if nothing comes in."""
-        if self._waiting or self.is_starting:
-            return 0.25
-        return max(0.0, min(RETRY_S, self.sessions.next_end() - self.runtime.now() + 0.01))
-
-    def _withdraw_expired(self) -> None:
-        """Routers whose agents have not been heard of in time lose their FIB."""
-        for router in self.sessions.expired():
-            _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
-            self._jobs.add(Submitted(Write(router, (), replace=True, is_admin=True), Pending(self.runtime)))
+        due = min(
+            self.sessions.next_end(), self.installer.next_due(), self.answers.next_deadline(), self.durable.next_try()
+        )
+        return max(0.0, min(TICK_S, due - self.runtime.now() + 0.001))
 
     def stop(self) -> None:
         """End `run` after the job at hand. The switches keep their rules."""
@@ -209,198 +248,115 @@ class Controller:
         job = self._jobs.next()
         if not isinstance(job, Submitted):
             return job
-        together = Together(self._fibs, self.config, self.sessions, job)
+        together = self.changes.together(job)
         while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
-        return lambda: self._write(together)
+        return lambda: self.changes.write(together)
 
     def _one(self, job: Callable[[], None]) -> None:
+        self._idle.clear()
         try:
             job()
-        except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop: the routers still write
+        except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop
             _LOG.exception("a change could not be carried out; compiling everything anew")
-            self._use(self.inventory.network(self._fibs))
-            self.installer.sync_all(self.installer.bridges, self.layout)
+            self.recovery.needed()
+        finally:
+            self._idle.set()
 
-    def _close(self) -> None:
-        """Take bridges that refuse what every bypass needs out of all chains (or let them in again)."""
-        if self.installer.closed() != self.inventory.closed:
-            self.inventory.closed = self.installer.closed()
-            self._restructure()
+    def between_turns(self) -> None:
+        """See `views.Known`."""
+        self._idle.wait(READER_PATIENCE_S)
+
+    # --- duties ------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """End the start once everything is known, or has been waited for long enough."""
+        if self.desired.has_begun:
+            return
+        bridges = self.installer.bridges
+        known = self.inventory.ovsdb.is_known and all(b in bridges and bridges[b].is_dumped for b in self.config.bridges)
+        if known or self.runtime.now() >= self.starting_until:
+            self._follow_switches()
+            self.desired.begin()
+            for bridge in tuple(bridges):
+                self.installer.sync(bridge, self.now.layout)
+
+    def _restructure(self) -> None:
+        """Follow what ports, OVSDB and switches report; after a mistake, compile everything anew."""
+        if self.recovery.is_due():
+            self._recover()
+        self._follow_switches()
+        if self.inventory.has_changed:
+            self.inventory.has_changed = False
+            self.installer.send([self.desired.restructure()])
+
+    def _recover(self) -> None:
+        """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""
+        with self.recovery:
+            try:
+                self.desired.rebuild()
+            except Exception:
+                self.desired.without_bypass()
+                self._sync_all()
+                raise
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        if self.desired.has_begun:
+            for bridge in tuple(self.installer.bridges):
+                self.installer.sync(bridge, self.now.layout)
+
+    def _follow_switches(self) -> None:
+        for name, here in self.installer.bridges.items():
+            self.inventory.take_switch(name, SwitchState(here.arrivals, here.delivers, here.policies))
+        self.inventory.take_quarantined(self.installer.quarantined())
+
+    def _compare(self) -> None:
+        """Bridges that have drifted, were lost, or have not been looked at for long."""
+        if self.desired.has_begun:
+            for bridge in self.installer.due():
+                self.installer.sync(bridge, self.now.layout)
+
+    def _ask_for_links(self) -> None:
+        wanted = self.now.layout.joined
+        if self.desired.has_begun and wanted != self._wanted_links:
+            self.links.want(wanted)
+            self._wanted_links = wanted
+        if self.desired.has_begun and not self._may_release and not self.away():
+            self.links.allow_release()
+            self._may_release = True
+
+    def _withdraw_expired(self) -> None:
+        """Routers whose agents have not been heard of in time lose their FIB, whatever the store says."""
+        for router in self.sessions.expired():
+            _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
+            self.changes.withdraw(router)
+
+    def _store_owed(self) -> None:
+        self.durable.settle(self.desired.fibs, self.sessions)
 
     def _answer(self) -> None:
-        """Answer the writes that have all the links they need, or have waited long enough."""
-        missing = self.is_starting or any(
-            b not in self.network.bridges[a].links
-            for a, b in map(sorted, self._asked_links)
-            if self.installer.in_step(a) and self.installer.in_step(b)
-        )
-        now = self.runtime.now()
-        still = []
-        for ticket in self._waiting:
-            if missing and now < ticket.deadline:
-                still.append(ticket)
-            else:
-                ticket.resolve()
-        self._waiting = still
+        self.answers.settle(is_starting=self.is_starting)
 
-    # --- switches, ports -------------------------------------------------------------------------------
+    # --- switches ----------------------------------------------------------------------------------------
 
     def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
         self.installer.connect(switch, datapath_id)
-        self.inventory.ports[switch.bridge] = ports
-        if not self.is_starting:
-            self._restructure()
-            self.installer.sync(switch.bridge, self.layout)
-
-    def _settle(self) -> None:
-        """End the start once everything is known, or has been waited for long enough."""
-        if self._starting_until is None:
-            return
-        known = self._ovsdb_seen and all(b in self.installer.bridges for b in self.config.bridges)
-        if known or self.runtime.now() >= self._starting_until:
-            self._starting_until = None
-            self._use(self.inventory.network(self._fibs))
-            self._ask_for_links()
-            self.installer.sync_all(self.installer.bridges, self.layout)
+        self.inventory.take_ports(switch.bridge, ports)
 
     def _gone(self, switch: Switch) -> None:
         if self.installer.disconnect(switch):
             _LOG.warning("bridge %s: disconnected; it keeps its rules", switch.bridge)
 
-    def _ports(self, bridge: str, ports: dict[str, Port]) -> None:
-        self.inventory.ports[bridge] = ports
-        self._restructure()
+    def _reported(self, worker: BridgeWorker, report: Report) -> None:
+        here = self.installer.current(worker)
+        if here is not None:
+            self.installer.take(here, report, self.now.layout)
 
-    def _ovsdb(self, view: OvsdbView) -> None:
-        self.inventory.ovsdb, self._ovsdb_seen = view, True
-        self._restructure()
 
-    def _restructure(self) -> None:
-        """Compile anew if interfaces, ports or links have changed, and send the differences."""
-        if self.is_starting:
-            return
-        network = self.inventory.network(self._fibs)
-        if network.routers == self.network.routers and network.bridges == self.network.bridges:
-            return
-        if network.routers == self.network.routers and unlinked(network) == unlinked(self.network):
-            self.network = network
-            self.compiler.rewire(network)
-            self.installer.apply(self.layout, self.layout.rewire(network))
-        else:
-            before = self.layout
-            self._use(network)
-            self.installer.apply(self.layout, self.layout.since(before))
-            before.compiler.discard()
-        self._ask_for_links()
-
-    def _use(self, network: Network) -> None:
-        self.network = network
-        self.compiler = Compiler(network, self.runtime.pause)
-        self.layout = Layout(network, self.compiler, self.layout)
-
-    def _ask_for_links(self) -> None:
-        for pair in self.layout.joined - self._asked_links:
-            here, peer = sorted(pair)
-            try:
-                self._links.ensure_link(here, peer)
-                self._asked_links.add(pair)
-            except FsctlError as e:
-                _LOG.warning("no patch ports between %s and %s: %s; left to the routers", here, peer, e)
-
-    def _retry(self) -> None:
-        self._ask_for_links()
-        if not self.is_starting:
-            self.installer.sync_all(self.installer.need_another_try(), self.layout)
-
-    # --- writes ----------------------------------------------------------------------------------------
-
-    def _write(self, together: Together) -> None:
-        """Store what some writes come to, take it into the FIBs, compile, and send the differences."""
-        commits = together.commits(self.runtime.pause)
-        try:
-            if commits:
-                self.revision = self._store.commit_all(commits)
-        except FsctlError as e:
-            together.fail(e)
-            return
-        for router, changes, nexthops, _ in commits:
-            fib = self._fibs[router]
-            for number, nexthop in nexthops.items():
-                fib.add_nexthop(number, nexthop)
-            for change in changes:
-                fib.apply(change)
-            self.runtime.pause()
-        together.carried_out()
-        for submitted, counts in together.accepted():
-            submitted.ticket.committed(replace(counts, revision=self.revision))
-        if commits and not self.is_starting:
-            pieces = self.compiler.update(together.replaced)
-            self.installer.stream(self.layout, self.layout.apply(pieces))
-        for submitted, counts in together.accepted():
-            result = replace(counts, revision=self.revision)
-            self._finish(submitted.ticket, partial(self._report, submitted.write, result))
-
-    def _report(self, write: Write, result: WriteResult) -> WriteResult:
-        return replace(result, failed=failures_of(self.installer, self.compiler, write), waiting_for=self._away())
-
-    def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
-        if not ticket.begin():
-            return
-        fib = self._fibs[move.router]
-        old, new = Forward(move.out, move.old), Forward(move.out, move.new)
-        numbers = fib.numbers_of(old)
-        try:
-            self.sessions.admit(move, needs_sync=True)
-            if numbers and old != new:
-                self.revision = self._store.commit(move.router, [], dict.fromkeys(numbers, new))
-        except FsctlError as e:
-            ticket.fail(e)
-            return
-        self.sessions.carried_out(move)
-        result = WriteResult(self.revision, changed=int(bool(numbers) and old != new))
-        ticket.committed(result)
-        leads_on = not self.is_starting and any(self.compiler.leads_on(move.router, hop) for hop in (old, new))
-        before = self.layout
-        for number in numbers:
-            fib.move_nexthop(number, new)
-        if leads_on:  # walks go another way behind it
-            self._use(self.network)
-            self.installer.apply(self.layout, self.layout.since(before))
-            before.compiler.discard()
-        if not self.is_starting:
-            self.installer.apply(self.layout, self.layout.reroute(move.router, numbers))
-        self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
-
-    def _away(self) -> tuple[str, ...]:
-        """The configured bridges whose rules must wait."""
-        return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
-
-    def _finish(self, ticket: Pending, result: Callable[[], WriteResult]) -> None:
-        """Answer once the links are there that the change needs."""
-        self._ask_for_links()
-        ticket.result = result
-        ticket.deadline = self.runtime.now() + LINK_PATIENCE_S
-        self._waiting.append(ticket)
-
-    def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:
-        if not ticket.begin():
-            return
-        declared, place = self.config.routers[change.router].interfaces[change.interface], (change.router, change.interface)
-        before, old = self.inventory.said(change.router, declared), self.inventory.overrides.get(place, Override())
-        override = old.after(change)
-        try:
-            self.sessions.admit(change)
-            if override != old:
-                self.revision = self._store.commit_interface(change)
-        except FsctlError as e:
-            ticket.fail(e)
-            return
-        self.sessions.carried_out(change)
-        self.inventory.overrides[place] = override
-        changed = self.inventory.said(change.router, declared) != before
-        result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
-        ticket.committed(result)
-        if changed:
-            self._restructure()
-        self._finish(ticket, lambda: replace(result, waiting_for=self._away()))
+def _load(config: Config, store: Store) -> Stored:
+    """What is stored of the configured routers; what belongs to others is set aside, and never installed."""
+    known = {name: router.interfaces for name, router in config.routers.items()}
+    for lost in store.set_aside(known, time.time()):
+        _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
+    return store.load()

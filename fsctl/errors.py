@@ -103,6 +103,12 @@ class UnavailableError(FsctlError):
     title = "Unavailable"
 
 
+class SilentError(UnavailableError):
+    """The connection stands, but no answer came in time: whether the request was carried out is unknown."""
+
+    slug = "no-answer"
+
+
 class ConfigError(FsctlError):
     """The configuration file cannot be used; says the file, the key, the value and what was expected."""
 

@@ -7,29 +7,64 @@ belong to the interface, and only `ofport` and `up` follow the port.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fsctl.config import Config, InterfaceConfig
 from fsctl.fib import Fib
+from fsctl.foreign import policy_for
 from fsctl.model import Address, Bridge, Interface, Network, Router
-from fsctl.status import Override, OvsdbView, Port
+from fsctl.status import BridgeInfo, ForeignRule, Override, OvsdbView, Port, PortInfo
+
+GUEST_SENDERS = 256
+"""MAC addresses that are learned at most at a port of one guest; at others, as many as the bridge itself learns."""
 
 
 @dataclass(slots=True)
-class Inventory:
-    """The latest word of every source."""
+class SwitchState:
+    """What a bridge's switch has confirmed: see `model.Bridge`; `policies` are rules of others in its first table."""
 
-    config: Config
-    ports: dict[str, dict[str, Port]] = field(default_factory=dict)
-    ovsdb: OvsdbView = field(default_factory=OvsdbView)
-    overrides: dict[tuple[str, str], Override] = field(default_factory=dict)
-    closed: frozenset[str] = frozenset()
-    """Bridges that refuse the rules that every bypass needs."""
+    arrivals: frozenset[int] = frozenset()
+    delivers: frozenset[tuple[int, int]] = frozenset()
+    policies: tuple[ForeignRule, ...] = ()
+
+
+class Inventory:
+    """The latest word of every source. `has_changed`: something may make another network than the last one asked for."""
+
+    def __init__(self, config: Config, overrides: dict[tuple[str, str], Override] | None = None) -> None:
+        self.config = config
+        self.ports: dict[str, dict[str, Port]] = {}
+        self.ovsdb = OvsdbView()
+        self.overrides = overrides or {}
+        self.quarantined: frozenset[str] = frozenset()
+        self.switches: dict[str, SwitchState] = {}
+        self.has_changed = False
+
+    # --- the sources ---------------------------------------------------------------------------------------
+
+    def take_ports(self, bridge: str, ports: dict[str, Port]) -> None:
+        """All ports of a bridge, as its switch describes them."""
+        self.has_changed |= self.ports.get(bridge) != ports
+        self.ports[bridge] = ports
+
+    def take_ovsdb(self, view: OvsdbView) -> None:
+        self.has_changed |= self.ovsdb != view
+        self.ovsdb = view
+
+    def take_switch(self, bridge: str, state: SwitchState) -> None:
+        self.has_changed |= self.switches.get(bridge) != state
+        self.switches[bridge] = state
+
+    def take_quarantined(self, bridges: frozenset[str]) -> None:
+        """Bridges that reject the rules that every bypass needs."""
+        self.has_changed |= self.quarantined != bridges
+        self.quarantined = bridges
+
+    # --- the network ---------------------------------------------------------------------------------------
 
     def network(self, fibs: Mapping[str, Fib]) -> Network:
         """The network as it is now."""
-        bridges = {name: self._bridge(name) for name in self.config.bridges}
         routers = {
             name: Router(
                 name,
@@ -38,44 +73,100 @@ class Inventory:
             )
             for name, router in self.config.routers.items()
         }
+        by_bridge: dict[str, list[PortInfo]] = {name: [] for name in self.config.bridges}
+        for (bridge, _), info in self.ovsdb.ports.items():
+            by_bridge.setdefault(bridge, []).append(info)
+        bridges = {name: self._bridge(name, by_bridge[name]) for name in self.config.bridges}
         return Network(bridges, _without_twins(routers), fibs, self.config.max_hops)
 
-    def _bridge(self, name: str) -> Bridge:
+    def _bridge(self, name: str, infos: list[PortInfo]) -> Bridge:
         ports = self.ports.get(name, {})
-        known = [info for (bridge, _), info in self.ovsdb.ports.items() if bridge == name]
+        present = {info.name: info for info in infos if info.name in ports}
         links = {
             peer: ports[port].ofport
             for peer, port in self.ovsdb.links.get(name, {}).items()
-            if port in ports and name in self.ovsdb.links.get(peer, {})
+            if self._carries(name, port) and self._carries(peer, self.ovsdb.links.get(peer, {}).get(name, ""))
         }
-        mtus = [info.mtu for info in known] + [
-            i.mtu for r in self.config.routers.values() for i in r.interfaces.values() if i.bridge == name
-        ]
-        exempt = {ports[info.name].ofport: info.exempt for info in known if info.exempt and info.name in ports}
-        return Bridge(name, dict(sorted(links.items())), max(mtus, default=1500), dict(sorted(exempt.items())))
+        own = [i for r in self.config.routers.values() for i in r.interfaces.values() if i.bridge == name]
+        mtus = [info.mtu for info in infos] + [i.mtu for i in own]
+        bridge = self.ovsdb.bridges.get(name, BridgeInfo(name))
+        state = self.switches.get(name, SwitchState())
+        return Bridge(
+            name,
+            dict(sorted(links.items())),
+            max(mtus, default=1500),
+            {ports[port].ofport: info.exempt for port, info in sorted(present.items()) if info.exempt},
+            {
+                ports[port].ofport: GUEST_SENDERS if info.attached_mac or info.iface_id else bridge.mac_table_size
+                for port, info in sorted(present.items())
+                if not info.exempt
+            },
+            self._pinned(present, ports),
+            bridge.mac_age_s,
+            state.arrivals,
+            state.delivers,
+        )
+
+    def _carries(self, bridge: str, port: str) -> bool:
+        """Whether a patch port is there and lets everything through."""
+        found = self.ports.get(bridge, {}).get(port)
+        return found is not None and found.up and not found.barred
+
+    @staticmethod
+    def _pinned(present: Mapping[str, PortInfo], ports: Mapping[str, Port]) -> dict[int, int]:
+        """Where a MAC address is that OVSDB knows at one port of the bridge."""
+        known = Counter(info.attached_mac for info in present.values())
+        return {
+            info.attached_mac: ports[port].ofport
+            for port, info in sorted(present.items())
+            if info.attached_mac is not None and known[info.attached_mac] == 1 and not info.exempt
+        }
 
     def _interface(self, router: str, declared: InterfaceConfig) -> Interface:
         addresses, mtu = self.said(router, declared)
-        name, mac = declared.port, declared.mac
-        if name is None:
-            name = self._port_of(declared.bridge, mac)
+        found = self._port_names(declared)
+        name = found[0] if len(found) == 1 else ""
         info = self.ovsdb.ports.get((declared.bridge, name))
+        mac = declared.mac
         if mac is None and info is not None:
             mac = info.attached_mac
         interface = Interface(router, declared.name, declared.bridge, name, mac or 0, mtu, addresses)
         port = self.ports.get(declared.bridge, {}).get(name)
-        why = ""
-        if mac is None:
-            why = f"no MAC address: neither configured nor in OVSDB (external_ids:attached-mac of {name or 'its port'})"
-        elif port is None:
-            why = f"port {name or 'with that MAC'} is not on bridge {declared.bridge}"
-        elif not port.up:
-            why = f"port {name} is down"
-        elif declared.bridge in self.closed:
-            why = f"bridge {declared.bridge} refuses the rules that the bypass needs"
-        elif info is not None and info.unfit:
-            why = f"port {name} {info.unfit}"
+        why = self._why_down(declared, found, mac, port, info)
         return replace(interface, ofport=port.ofport if port else None, up=not why, why_down=why)
+
+    def _why_down(
+        self, declared: InterfaceConfig, found: Sequence[str], mac: int | None, port: Port | None, info: PortInfo | None
+    ) -> str:
+        bridge, known = declared.bridge, self.ovsdb.is_known
+        name = found[0] if len(found) == 1 else ""
+        if known and bridge not in self.ovsdb.bridges:
+            return f"Open vSwitch has no bridge {bridge}"
+        if len(found) > 1:
+            return f"ports {', '.join(found)} all have its MAC address (external_ids:attached-mac); name one as port"
+        if mac is None:
+            return f"no MAC address: neither configured nor in OVSDB (external_ids:attached-mac of {name or 'its port'})"
+        if port is None or (known and info is None):
+            return f"port {name or 'with that MAC'} is not on bridge {bridge}"
+        if not port.up:
+            return f"port {name} is down"
+        if port.barred:
+            return f"port {name} {port.barred}"
+        if bridge in self.quarantined:
+            return f"bridge {bridge} rejects the rules that the bypass needs"
+        if info is not None and info.unfit:
+            return f"port {name} {info.unfit}"
+        policy = policy_for(self.switches.get(bridge, SwitchState()).policies, port.ofport, mac)
+        return f"a rule of somebody else may apply to its packets: {policy}" if policy else ""
+
+    def _port_names(self, declared: InterfaceConfig) -> list[str]:
+        """The configured port, or those that OVSDB says have this MAC (Xen and libvirt set external_ids:attached-mac)."""
+        if declared.port is not None:
+            return [declared.port]
+        ports = self.ovsdb.ports.items()
+        return sorted(i.name for (b, _), i in ports if b == declared.bridge and declared.mac and i.attached_mac == declared.mac)
+
+    # --- what routers say of themselves ----------------------------------------------------------------------
 
     def said(self, router: str, declared: InterfaceConfig) -> tuple[tuple[Address, ...], int]:
         """Addresses and MTU: the router's own word, else the configuration's."""
@@ -94,11 +185,6 @@ class Inventory:
                 values.append(("addresses", said, file))
             for what, said, file in values:
                 yield f"router {router}, interface {name}: {what} {said} was set over REST; the configuration says {file}"
-
-    def _port_of(self, bridge: str, mac: int | None) -> str:
-        """The port that OVSDB says has this MAC (Xen and libvirt set external_ids:attached-mac)."""
-        found = [i.name for (b, _), i in self.ovsdb.ports.items() if b == bridge and mac and i.attached_mac == mac]
-        return found[0] if len(found) == 1 else ""
 
 
 def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
@@ -120,6 +206,9 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
     }
 
 
-def unlinked(network: Network) -> dict[str, Bridge]:
-    """The bridges but for their patch links."""
-    return {name: replace(bridge, links={}) for name, bridge in network.bridges.items()}
+def without_switch_state(network: Network) -> dict[str, Bridge]:
+    """The bridges but for their patch links, and for what no walk depends on."""
+    return {
+        name: replace(b, links={}, arrivals=None, delivers=None, sender_ports={}, pinned={}, mac_age_s=0)
+        for name, b in network.bridges.items()
+    }

@@ -227,6 +227,9 @@ class Bridge:
     bond member, a protected port). `sender_ports` are those at which senders are learned, with the most
     MAC addresses that fsctl learns there; `mac_age_s` is how long it remembers them after their last packet
     (the bridge's mac-aging-time). `pinned` says where a MAC address is that OVSDB knows (attached-mac).
+
+    `arrivals` are the patch ports from which the switch lets frames in, `delivers` the (MAC, port) of router interfaces
+    in whose name it delivers them, as it has confirmed; None: not asked, everything that shall be is there.
     """
 
     name: str
@@ -236,6 +239,17 @@ class Bridge:
     sender_ports: Mapping[int, int] = field(default_factory=dict)
     pinned: Mapping[int, int] = field(default_factory=dict)
     mac_age_s: int = 300
+    arrivals: frozenset[int] | None = None
+    delivers: frozenset[tuple[int, int]] | None = None
+
+    def takes(self, peer: str, mac: int, ofport: int | None) -> bool:
+        """Whether a frame that comes from bridge `peer` in the name of this router interface is delivered here."""
+        link = self.links.get(peer)
+        return (
+            link is not None
+            and (self.arrivals is None or link in self.arrivals)
+            and (self.delivers is None or (mac, ofport) in self.delivers)
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ gives everything from nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fsctl import reconcile
@@ -139,10 +140,10 @@ def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, .
     links = network.bridges[bridge].links
     if out.bridge == bridge:
         away: Action = Resubmit(EGRESS)
-    elif out.bridge in links and bridge in network.bridges[out.bridge].links:
+    elif out.bridge in links and network.bridges[out.bridge].takes(bridge, out.mac, out.ofport):
         away = Output(links[out.bridge])
     else:
-        return NORMAL  # no patch port, or no end to it: the slow path
+        return NORMAL  # no patch port, no end to it, or the last bridge is not ready: the slow path
     return DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst), away
 
 
@@ -199,13 +200,12 @@ class Layout:
             name: Ways(before.ways[name].numbers if before and name in before.ways else None)
             for name in network.bridges
         }
-        self.joined: set[frozenset[str]] = set()
-        """The pairs of bridges that some chain has needed joined."""
+        self._joins: Counter[frozenset[str]] = Counter()
         for _, node in compiler.nodes():
             bridge = node.interface.bridge
             for effect in node.rules.values():
                 if has_way(effect) and self.ways[bridge].use(effect):
-                    self._join(bridge, effect)
+                    self._join(bridge, effect, 1)
         self.longest = {name: self._longest(name) for name in network.bridges}
         self.frames = {name: frame(network, name, self.longest[name]) for name in network.bridges}
 
@@ -231,12 +231,21 @@ class Layout:
         """The actions of a collapsed rule."""
         return self.ways[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
 
-    def _join(self, bridge: str, effect: Effect) -> None:
+    @property
+    def joined(self) -> frozenset[frozenset[str]]:
+        """The pairs of bridges that chains need joined now."""
+        return frozenset(self._joins)
+
+    def _join(self, bridge: str, effect: Effect, by: int) -> None:
+        """Count a way that leads (+1) or led (-1) to another bridge."""
         if effect.kind == FORWARD:
             hop = self.network.fibs[effect.router].nexthops[effect.nexthop]
             out = self.network.routers[effect.router].interfaces[hop.out]
             if out.bridge != bridge:
-                self.joined.add(frozenset((bridge, out.bridge)))
+                pair = frozenset((bridge, out.bridge))
+                self._joins[pair] += by
+                if not self._joins[pair]:
+                    del self._joins[pair]
 
     def apply(self, pieces: Iterable[Sequence[Emission]]) -> Iterator[dict[str, list[RuleChange]]]:
         """The changes of rules that these changes of effects mean: unordered, piece by piece, to be made all at once."""
@@ -297,11 +306,12 @@ class Layout:
                     changes[tally.bridge].extend(self._old_way(tally.bridge, tally.effect, number))
 
     def _new_way(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
-        self._join(bridge, effect)
+        self._join(bridge, effect, 1)
         for rule in way_of(self.network, bridge, effect, self.ways[bridge].numbers[effect]):
             yield RuleChange(rule.key, rule.actions)
 
     def _old_way(self, bridge: str, effect: Effect, number: int) -> Iterator[RuleChange]:
+        self._join(bridge, effect, -1)
         for rule in way_of(self.network, bridge, effect, number):
             yield RuleChange(rule.key, None, False)
 

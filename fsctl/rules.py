@@ -14,7 +14,8 @@ GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU = 0, 1, 2, 3, 4
 
 COOKIE = 0x6673_6374_6C00_0000
 """Marks what is fsctl's ("fsctl"); rules with other cookies are never touched."""
-COOKIE_MASK = 0xFFFF_FFFF_FF00_0000
+COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
+LEARNED_COOKIE = 0x6673_6374_6C80_0000
 
 
 class Field(NamedTuple):

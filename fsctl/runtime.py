@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Event(Protocol):
@@ -33,6 +36,13 @@ class Runtime(Protocol):
         """Seconds on a clock that never jumps."""
         ...
 
+    def offload(self, function: Callable[[], T], patience: float) -> T:
+        """Run what may block in C in a real thread, and wait for it; raises TimeoutError after `patience` seconds.
+
+        The function goes on then; its result is lost.
+        """
+        ...
+
 
 class Threads:
     """The standard library's threads."""
@@ -50,3 +60,15 @@ class Threads:
 
     def now(self) -> float:
         return time.monotonic()
+
+    def offload(self, function: Callable[[], T], patience: float) -> T:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as e:  # noqa: BLE001 - it is raised where the result is waited for
+                future.set_exception(e)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future.result(patience)

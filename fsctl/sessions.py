@@ -11,18 +11,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from fsctl.errors import ConflictError, FsctlError, UnsyncedError
 from fsctl.status import Authored, Session, SessionRequest
-from fsctl.store import Store
 
 _LOG = logging.getLogger(__name__)
+
+
+class SessionStore(Protocol):
+    """The part of a store that sessions need; see `store.Store`."""
+
+    def load_sessions(self) -> dict[str, Session]: ...
+    def commit_session(self, session: Session) -> None: ...
+    def forget_session(self, router: str) -> None: ...
 
 
 class Sessions:
     """The sessions of all routers, at most one each."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: SessionStore, now: Callable[[], float]) -> None:
         self._store, self._now = store, now
         self._sessions = {
             router: Session(router, s.id, s.lease_s, s.grace_s, now()) for router, s in store.load_sessions().items()

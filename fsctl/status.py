@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from fsctl.fib import Change
 from fsctl.model import Address, Delegation, Match, Network, Packet
-from fsctl.rules import Action, RuleKey
+from fsctl.rules import Action, Field, RuleKey, RuleTable
 
 INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
 
@@ -88,8 +88,9 @@ class FlowStatus:
 
 @dataclass(frozen=True, slots=True)
 class BridgeStatus:
-    """A bridge as the controller sees it. `in_step`: what is installed is what shall be.
+    """A bridge as the controller sees it. `in_step`: what the switch has confirmed to hold is what is wanted.
 
+    `repairs` counts the rules of fsctl's that somebody else had changed and that were put right again.
     `ofports` are the OpenFlow numbers of the ports by name, as far as they are known (for POST /v1/walk).
     """
 
@@ -103,6 +104,7 @@ class BridgeStatus:
     links: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     ofports: Mapping[str, int] = field(default_factory=dict)
+    repairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +293,10 @@ class Backend(Protocol):
     def bridges(self) -> Sequence[BridgeStatus]: ...
     def rules(self) -> Iterable[RuleStatus]: ...
     def walk(self, packet: Packet) -> WalkReport: ...
+    def unhealthy(self) -> str:
+        """Why the controller does not work; empty if it does."""
+        ...
+
     def not_ready(self) -> Sequence[str]:
         """Why not every configured bridge is connected and in step; empty when all are."""
         ...
@@ -304,6 +310,27 @@ class Rejection:
     error: str
     type: int = 0
     code: int = 0
+
+
+class ForeignRule(NamedTuple):
+    """A rule with another cookie in table 0 that does more than NORMAL: a policy of somebody else."""
+
+    match: tuple[Field, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What a switch holds: fsctl's rules, and what others have there.
+
+    `warnings` are texts of foreign rules for people; `foreign` the places (table, priority, match) that they hold;
+    `policies` those that may do something to packets which the bypass would take past them.
+    """
+
+    table: RuleTable
+    warnings: tuple[str, ...] = ()
+    foreign: frozenset[RuleKey] = frozenset()
+    policies: tuple[ForeignRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fsctl import semantics
-from fsctl.compiler import Compiler
 from fsctl.config import Config
+from fsctl.desired import Snapshot
+from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
 from fsctl.fib import Key, match_of_change
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Network, Packet, Prefix
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
 from fsctl.outcome import FORWARD, SLOW, Effect, Node
-from fsctl.pipeline import NORMAL, Layout, actions_of, flow_key, way_of
+from fsctl.pipeline import NORMAL, actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
 from fsctl.runtime import Runtime
 from fsctl.status import (
@@ -35,16 +36,29 @@ FRESH_S = 1.0
 _BREATH = 256
 
 
+class HasProblem(Protocol):
+    """What can be out of order."""
+
+    @property
+    def problem(self) -> str: ...
+
+
 class Known(Protocol):
     """What is known now; most of it is replaced as a whole when the network changes."""
 
     config: Config
     runtime: Runtime
     inventory: Inventory
-    network: Network
-    compiler: Compiler
-    layout: Layout
     installer: Installer
+    durable: Durable
+
+    @property
+    def links(self) -> HasProblem: ...
+    @property
+    def now(self) -> Snapshot: ...
+    def between_turns(self) -> None:
+        """Wait (not for long) while the loop changes the snapshot's parts."""
+        ...
 
     @property
     def is_starting(self) -> bool: ...
@@ -65,22 +79,29 @@ class Views:
     def _bridge(self, name: str) -> BridgeStatus:
         here = self._known.installer.bridges.get(name)
         ports = self._known.inventory.ports.get(name, {})
-        rules = sum(len(n.rules) for _, n in self._known.compiler.nodes() if n.interface.bridge == name)
-        layout = self._known.layout
-        warnings = [] if here is None else [*here.warnings, *([here.broken] if here.broken else [])]
-        if here is not None and here.refused:
-            warnings.append(f"the switch refused {len(here.refused)} rules; what they are for takes the slow path")
+        rules = sum(len(n.rules) for _, n in self._known.now.compiler.nodes() if n.interface.bridge == name)
+        layout = self._known.now.layout
+        info = self._known.inventory.ovsdb.bridges.get(name)
+        trouble = "" if here is None else here.trouble(self._known.runtime.now())
+        warnings = [*(info.warnings if info is not None else ()), *(here.warnings if here is not None else ())]
+        if trouble:
+            warnings.append(trouble)
+        if here is not None and here.is_quarantined:
+            warnings.append("the switch rejects a rule that every bypass needs; nothing is bypassed on this bridge")
+        if here is not None and here.rejected:
+            warnings.append(f"the switch rejected {len(here.rejected)} rules; what they are for takes the slow path")
         return BridgeStatus(
             name,
             connected=here is not None,
-            in_step=here is not None and here.in_step and not here.refused,
+            in_step=here is not None and not trouble and not here.rejected,
             datapath_id=here.datapath_id if here else None,
             rules=rules + len(layout.frames[name].rules),
             ways=len(layout.ways[name].numbers),
             ports=tuple(sorted(ports)),
             ofports={port.name: port.ofport for port in ports.values()},
-            links=tuple(self._known.network.bridges[name].links),
+            links=tuple(self._known.now.network.bridges[name].links),
             warnings=tuple(warnings),
+            repairs=sum(here.repairs.values()) if here is not None else 0,
         )
 
     def not_ready(self) -> Sequence[str]:
@@ -90,6 +111,11 @@ class Views:
                 reasons.append(f"bridge {status.name} is not connected")
             elif not status.in_step:
                 reasons.append(f"bridge {status.name} is not in step: {'; '.join(status.warnings) or 'connecting'}")
+        problem = self._known.links.problem
+        if problem:
+            reasons.append(f"OVSDB: {problem}")
+        if self._known.durable.problem:
+            reasons.append(f"store: {self._known.durable.problem}")
         return reasons
 
     # --- counters ------------------------------------------------------------------------------------------
@@ -98,10 +124,10 @@ class Views:
         now = self._known.runtime.now()
         at, counts = self._counters.get(bridge, (-FRESH_S, {}))
         here = self._known.installer.bridges.get(bridge)
-        if here is None or now - at < FRESH_S:
-            return counts
+        if here is None or now - at < FRESH_S or here.trouble(now):
+            return counts  # a switch that is silent must not keep the asker
         try:
-            counts = here.switch.counters()
+            counts = here.worker.switch.counters()
         except FsctlError:
             return counts  # the connection is going: the last known figures
         self._counters[bridge] = now, counts
@@ -120,26 +146,27 @@ class Views:
 
     def _rules_counted(self) -> Iterator[tuple[Node, Key | FiveTuple, tuple[int, int]]]:
         counts = {name: self._counts(name) for name in self._known.config.bridges}
-        for _, node in self._known.compiler.nodes():
+        for _, node in self._known.now.compiler.nodes():
             here = counts[node.interface.bridge]
             for number, key in enumerate(tuple(node.rules)):
                 if not number % _BREATH:
-                    self._known.runtime.pause()
+                    self._breathe()
                 if key in node.rules:
                     yield node, key, here.get(flow_key(node, key), (0, 0))
 
     def _chain(self, node: Node, key: Key | FiveTuple) -> tuple[tuple[str, Delegation], ...]:
         part = (node.interface.name, node.version, node.eth_src)
-        return self._known.compiler.chain(node.interface.router, match_of_change(part, key))
+        return self._known.now.compiler.chain(node.interface.router, match_of_change(part, key))
 
     # --- delegations -------------------------------------------------------------------------------------
 
     def flows(self, router: str) -> Iterator[FlowStatus]:
         """The router's delegations; the list is taken at once, the states as it is read."""
+        self._known.between_turns()
         counted = self._counted()
-        for number, delegation in enumerate(list(self._known.network.fibs[router])):
+        for number, delegation in enumerate(list(self._known.now.network.fibs[router])):
             if not number % _BREATH:
-                self._known.runtime.pause()
+                self._breathe()
             state, reason, hops = self._state(router, delegation.match)
             packets, size = counted.get((router, delegation), (0, 0))
             yield FlowStatus(delegation, state, reason, hops, packets, size)
@@ -147,69 +174,90 @@ class Views:
     def _state(self, router: str, match: Match) -> tuple[str, str, int]:
         if self._known.is_starting:
             return SLOW_PATH, "fsctl is starting", 0
-        outcome = self._known.compiler.outcome(router, match)
+        outcome = self._known.now.compiler.outcome(router, match)
         if outcome.kind == SLOW:
             return SLOW_PATH, outcome.reason, 0
-        bridge = self._known.network.routers[router].interfaces[match.in_port].bridge
+        bridge = self._known.now.network.routers[router].interfaces[match.in_port].bridge
         here = self._known.installer.bridges.get(bridge)
-        if here is None or not here.in_step:
-            return SLOW_PATH, f"bridge {bridge} is not connected" if here is None else here.broken, 0
-        place = self._known.compiler.rule_at(router, match)
+        if here is None:
+            return SLOW_PATH, f"bridge {bridge} is not connected", 0
+        trouble = here.trouble(self._known.runtime.now())
+        if trouble:
+            return SLOW_PATH, f"bridge {bridge}: {trouble}", 0
+        place = self._known.now.compiler.rule_at(router, match)
         if place is None:
             return SLOW_PATH, "not compiled", 0
         node, key = place
         rule = flow_key(node, key)
-        if rule in here.refused:
-            return REFUSED, here.refused[rule], 0
+        if rule in here.rejected:
+            return REFUSED, here.rejected[rule], 0
         if rule in here.demoted:
             return SLOW_PATH, "the switch refused a rule for a part of it", 0
         effect = node.rules[key]
         refused = self._refused_way(bridge, effect)
         if refused:
             return REFUSED, refused, 0
-        if effect.kind == FORWARD and actions_of(self._known.network, bridge, effect) == NORMAL:
-            return SLOW_PATH, "no patch port to the last bridge of the chain yet", 0
+        if effect.kind == FORWARD and actions_of(self._known.now.network, bridge, effect) == NORMAL:
+            return SLOW_PATH, self._why_no_link(bridge, effect), 0
         return INSTALLED, "", outcome.hops
+
+    def _why_no_link(self, bridge: str, effect: Effect) -> str:
+        """Why frames cannot reach the last bridge of a chain."""
+        network = self._known.now.network
+        out = network.routers[effect.router].interfaces[network.fibs[effect.router].nexthops[effect.nexthop].out]
+        problem = self._known.inventory.ovsdb.link_problems.get(frozenset((bridge, out.bridge)))
+        if problem:
+            return f"no patch ports between {bridge} and {out.bridge}: {problem}"
+        if out.bridge in network.bridges[bridge].links:
+            return f"bridge {out.bridge} has not confirmed yet that it delivers for {out.router}.{out.name}"
+        return f"no patch ports between {bridge} and {out.bridge} yet"
+
+    def _breathe(self) -> None:
+        """Let others run; go on when what is read belongs together again."""
+        self._known.runtime.pause()
+        self._known.between_turns()
 
     def _refused_way(self, bridge: str, effect: Effect) -> str:
         """The switch's words, if it would not take the rules of an effect's way out."""
         here = self._known.installer.bridges[bridge]
-        if not here.refused or not has_way(effect):
+        if not here.rejected or not has_way(effect):
             return ""
-        rules = way_of(self._known.network, bridge, effect, self._known.layout.ways[bridge].numbers[effect])
-        return next((here.refused[r.key] for r in rules if r.key in here.refused), "")
+        rules = way_of(self._known.now.network, bridge, effect, self._known.now.layout.ways[bridge].numbers[effect])
+        return next((here.rejected[r.key] for r in rules if r.key in here.rejected), "")
 
     # --- rules and walks ---------------------------------------------------------------------------------
 
     def rules(self) -> Iterator[RuleStatus]:
         """The collapsed rules of all bridges."""
+        self._known.between_turns()
         for node, key, counts in self._rules_counted():
             if self._installed(node, key):
                 yield self._rule(node, key, counts)
 
     def _installed(self, node: Node, key: Key | FiveTuple) -> bool:
         here = self._known.installer.bridges.get(node.interface.bridge)
-        return here is not None and here.in_step and flow_key(node, key) not in here.refused
+        return here is not None and not here.trouble(self._known.runtime.now()) and flow_key(node, key) not in here.rejected
 
     def _rule(self, node: Node, key: Key | FiveTuple, counts: tuple[int, int]) -> RuleStatus:
         bridge, effect = node.interface.bridge, node.rules[key]
-        rule, layout = flow_key(node, key), self._known.layout
-        actions = actions_of(self._known.network, bridge, effect)
+        rule, layout = flow_key(node, key), self._known.now.layout
+        actions = actions_of(self._known.now.network, bridge, effect)
         if rule in self._known.installer.bridges[bridge].demoted:
             actions = NORMAL
         way = layout.ways[bridge].numbers.get(effect)
         return RuleStatus(bridge, rule, actions, way, self._chain(node, key), counts[0], counts[1])
 
     def walk(self, packet: Packet) -> WalkReport:
-        if packet.bridge not in self._known.network.bridges:
+        self._known.between_turns()
+        if packet.bridge not in self._known.now.network.bridges:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
-        walk = semantics.walk(self._known.network, packet)
+        walk = semantics.walk(self._known.now.network, packet)
         hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
         rule = None if walk.end == semantics.SLOW_PATH else self._rule_for(packet)
         return WalkReport(hops, walk.end, walk.reason, walk.final, rule)
 
     def _rule_for(self, packet: Packet) -> RuleStatus | None:
-        into = self._known.network.by_mac.get((packet.bridge, packet.eth_dst))
+        into = self._known.now.network.by_mac.get((packet.bridge, packet.eth_dst))
         if into is None or packet.version is None:
             return None
         connection = None
@@ -217,7 +265,7 @@ class Views:
             ports = (packet.ip_proto, packet.sport, packet.dport)
             connection = FiveTuple(packet.version, packet.src, packet.dst, *ports)
         match = Match(into.name, Prefix.host(packet.version, packet.dst), packet.eth_src, connection)
-        place = self._known.compiler.rule_at(into.router, match)
+        place = self._known.now.compiler.rule_at(into.router, match)
         if place is None or not self._installed(*place):
             return None
         counts = self._counts(packet.bridge).get(flow_key(*place), (0, 0))

@@ -240,13 +240,13 @@ def failures_of(installer: Installer, compiler: Compiler, write: Write) -> tuple
     """What a switch refused of this write."""
     failed: list[Failure] = []
     for bridge, here in installer.bridges.items():
-        if not here.refused:
+        if not here.rejected:
             continue
         for part, key, verdict in write.changes:
             node = compiler.planes[part[1]].node_of.get((write.router, part[0], part[2]))
             if verdict is None or node is None or node.interface.bridge != bridge or key not in node.rules:
                 continue
-            error = here.refused.get(flow_key(node, key))
+            error = here.rejected.get(flow_key(node, key))
             if error:
                 failed.append(Failure(match_of_change(part, key), bridge, error))
     return tuple(failed)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "ryu": ["fsctl.app", "fsctl.southbound*", "fsctl.openflow*", "fsctl.compat"],
     "pyroute2": ["fsctl.agent.netlink"],
-    "ovs": ["fsctl.ovsdb"],
+    "ovs": ["fsctl.ovsdb.connection"],
     "sqlite3": ["fsctl.store*"],
     "mininet": [],
 }

@@ -28,9 +28,9 @@ def status(output: Output, reasons: Sequence[str], routers: Sequence[Json], brid
 
 
 def _bridges(output: Output, bridges: Sequence[Json]) -> None:
-    columns = ("BRIDGE", "CONNECTED", "IN STEP", "RULES>", "LINKS")
+    columns = ("BRIDGE", "CONNECTED", "IN STEP", "RULES>", "REPAIRS>", "LINKS")
     rows = [
-        (b["name"], _yes(b["connected"]), _yes(b["in_step"]), b["rules"], ", ".join(b["links"]) or "-")
+        (b["name"], _yes(b["connected"]), _yes(b["in_step"]), b["rules"], b["repairs"], ", ".join(b["links"]) or "-")
         for b in bridges
     ]
     output.table(columns, rows, empty="no bridges")

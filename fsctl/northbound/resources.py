@@ -202,12 +202,16 @@ class Walk(Resource):
 
 
 class Health(Resource):
-    """/healthz: the process answers."""
+    """/healthz: the controller works: its loop takes turns and compiles."""
 
     is_public = True
 
-    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        _send(resp, {"status": "ok"})
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        problem = self.backend.unhealthy()
+        if problem:
+            problems.send(req, resp, UnavailableError(problem))
+        else:
+            _send(resp, {"status": "ok"})
 
 
 class Readiness(Resource):

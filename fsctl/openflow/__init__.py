@@ -4,22 +4,26 @@ from fsctl.openflow import const, requests
 from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_port_status, decode_ports
 from fsctl.openflow.encode import Encoder, bundle_add, bundle_control, flow_mod, message
 from fsctl.openflow.errors import OpenFlowError, decode_error, error_name
+from fsctl.openflow.monitor import FlowUpdate, decode_flow_updates, flow_monitor
 from fsctl.openflow.text import actions_text, key_text, match_text, ovs_ofctl_text
 
 __all__ = [
     "Encoder",
     "FlowDecoder",
     "FlowDump",
+    "FlowUpdate",
     "OpenFlowError",
     "actions_text",
     "bundle_add",
     "bundle_control",
     "const",
     "decode_error",
+    "decode_flow_updates",
     "decode_port_status",
     "decode_ports",
     "error_name",
     "flow_mod",
+    "flow_monitor",
     "key_text",
     "match_text",
     "message",

@@ -14,15 +14,19 @@ from fsctl.openflow import const as c
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
 from fsctl.openflow.text import foreign_text
-from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleKey
-from fsctl.status import Port
+from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, Action, Field, Normal, RuleKey
+from fsctl.status import ForeignRule, Port
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
 _FLOW_FIXED = _FLOW.size + 4
 _PORT_FIXED = 40
+_BARRED = {c.NO_RECV: "receives nothing (no-receive)", c.NO_FWD: "sends nothing (no-forward)"}
 _LAST = {"ipv4_dst", "ipv6_dst"}
 FOREIGN_TEXTS = 50
 """A bridge may hold a hundred thousand rules of somebody else; this many are shown."""
+MAX_POLICIES = 10_000
+"""Foreign rules in table 0 that are compared with the routers' ports; beyond, all ports count as affected."""
+_NORMAL: tuple[Action, ...] = (Normal(),)
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class FlowDump:
     foreign: list[str] = field(default_factory=list)
     foreign_count: int = 0
     foreign_keys: set[RuleKey] = field(default_factory=set)
+    policies: list[ForeignRule] = field(default_factory=list)
 
 
 class FlowDecoder:
@@ -65,11 +70,25 @@ class FlowDecoder:
                 dump.rules[key] = decode_instructions(actions)
                 dump.counters[key] = (packets, octets)
             else:
-                dump.foreign_keys.add(key)
-                dump.foreign_count += 1
-                if len(dump.foreign) < FOREIGN_TEXTS:
-                    dump.foreign.append(foreign_text(key, cookie, decode_instructions(actions)))
+                self._foreign(key, cookie, actions)
             at += length
+
+    def _foreign(self, key: RuleKey, cookie: int, raw: bytes) -> None:
+        dump = self.dump
+        dump.foreign_keys.add(key)
+        dump.foreign_count += 1
+        actions = decode_instructions(raw)
+        is_shown = len(dump.foreign) < FOREIGN_TEXTS
+        is_policy = key.table == GUARD and key.priority > 0 and actions != _NORMAL and len(dump.policies) <= MAX_POLICIES
+        if not is_shown and not is_policy:
+            return
+        text = foreign_text(key, cookie, actions)
+        if is_shown:
+            dump.foreign.append(text)
+        if is_policy and len(dump.policies) < MAX_POLICIES:
+            dump.policies.append(ForeignRule(key.match, text))
+        elif is_policy:
+            dump.policies.append(ForeignRule((), f"more than {MAX_POLICIES} rules of others"))
 
     def _match(self, oxms: bytes) -> tuple[Field, ...]:
         shape = self._shapes.get(len(oxms))
@@ -109,7 +128,8 @@ def decode_ports(body: bytes) -> Iterator[Port]:
 def _port(body: bytes, at: int) -> Port:
     number, name, config, state = struct.unpack_from("!I12x16sII", body, at)
     text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
-    return Port(text, number, not (config & c.PORT_DOWN or state & c.LINK_DOWN))
+    barred = " and ".join(words for bit, words in _BARRED.items() if config & bit)
+    return Port(text, number, not (config & c.PORT_DOWN or state & c.LINK_DOWN), barred)
 
 
 def decode_port_status(body: bytes) -> tuple[int, Port]:

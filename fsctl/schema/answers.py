@@ -125,6 +125,7 @@ def bridge_json(status: BridgeStatus) -> dict[str, Json]:
         "ways": status.ways,
         "ports": {name: status.ofports.get(name) for name in status.ports},
         "links": list(status.links),
+        "repairs": status.repairs,
         "warnings": list(status.warnings),
     }
 

@@ -66,6 +66,10 @@ class Bundle:
         self._control(const.BUNDLE_DISCARD)
         self._collect(const.BUNDLE_CONTROL, self._talk.last, time.monotonic() + TIMEOUT_S)
 
+    def drop(self) -> None:
+        """Discard, without waiting for the answer."""
+        self._control(const.BUNDLE_DISCARD)
+
     def forget(self) -> None:
         """Nobody waits for answers any more."""
         self._stack.close()
@@ -146,9 +150,9 @@ class Filling:
             return False
 
     def abandon(self) -> None:
-        """Change nothing."""
+        """Change nothing. The switch's answer is not waited for: it may be silent."""
         try:
-            self._bundle.discard()
+            self._bundle.drop()
         except FsctlError as e:
             LOG.info("a bundle was given up: %s", e)
         finally:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ryu.controller import handler
 from ryu.lib import hub
 from ryu.ofproto import ofproto_parser, ofproto_v1_4, ofproto_v1_4_parser
 
-from fsctl.errors import UnavailableError
+from fsctl.errors import SilentError, UnavailableError
 from fsctl.openflow import const, decode_error
 
 LOG = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Conversation:
             except hub.QueueEmpty:
                 self._connection.check()
                 if left <= 0:
-                    raise self._connection.lost("no answer in time") from None
+                    raise SilentError("no answer in time", field="bridge", value=self._connection.bridge) from None
                 continue
             if raw is None:
                 raise self._connection.lost("the connection was closed")
@@ -82,6 +83,8 @@ class Connection:
             )
         self.bridge = bridge
         self.conversations: list[Conversation] = []
+        self.on_flow_updates: Callable[[bytes], None] | None = None
+        """Gets the bodies of the flow monitor's messages, which answer no request (xid 0)."""
         self._datapath = datapath
         self._closed = False
         setattr(datapath, _ATTRIBUTE, self)
@@ -90,9 +93,13 @@ class Connection:
     def lost(self, why: str) -> UnavailableError:
         return UnavailableError(why, field="bridge", value=self.bridge)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed or bool(self._datapath.state == handler.DEAD_DISPATCHER)
+
     def check(self) -> None:
         """Raises UnavailableError if the connection is gone."""
-        if self._closed or self._datapath.state == handler.DEAD_DISPATCHER:
+        if self.is_closed:
             raise self.lost("not connected")
 
     def close(self) -> None:
@@ -121,6 +128,9 @@ class Connection:
             if conversation.first <= xid <= conversation.last:
                 conversation.put(bytes(raw))
                 return True
+        if kind == const.MULTIPART_REPLY and xid == 0 and self.on_flow_updates is not None:
+            self.on_flow_updates(bytes(raw[16:]))
+            return True
         if kind == const.ERROR:
             self._log_stray(bytes(raw))
         return False

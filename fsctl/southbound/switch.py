@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ryu.lib import hub
 
-from fsctl.errors import SwitchError
-from fsctl.openflow import FlowDecoder, OpenFlowError, const, decode_error, decode_ports, requests
-from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.errors import SilentError, SwitchError
+from fsctl.openflow import (
+    FlowDecoder,
+    FlowUpdate,
+    OpenFlowError,
+    const,
+    decode_error,
+    decode_flow_updates,
+    decode_ports,
+    flow_monitor,
+    requests,
+)
+from fsctl.openflow.monitor import ADDED, REMOVED, RESUMED
+from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, RuleChange, RuleKey, RuleTable, Update
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
-from fsctl.status import Port, Rejection
+from fsctl.status import Dump, Port, Rejection
 
+LOG = logging.getLogger(__name__)
+WATCHED = (0, 1, 2, 3, 4, 5, 6)
+"""The tables in which a change by anybody else is noticed."""
 ROOM = 1 << 20
 """Changes that fit into a bundle of which nobody knows yet how many there will be."""
+
+
+def _may_hit_us(update: FlowUpdate) -> bool:
+    """An addition in the place of an existing rule is told as a modification with the new cookie."""
+    is_theirs = update.event in (ADDED, REMOVED) and update.table == GUARD and update.cookie & COOKIE_MASK != COOKIE
+    return not is_theirs
 
 
 class Southbound:
@@ -30,10 +51,16 @@ class Southbound:
         self._one_at_a_time = hub.Semaphore(1)
         self._bundles = itertools.count(1)
         self._foreign: frozenset[RuleKey] = frozenset()
+        self._on_drift: Callable[[bool], None] | None = None
 
     def close(self) -> None:
         """The datapath is gone: whoever waits gets UnavailableError."""
         self._connection.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """The connection is gone for good."""
+        return self._connection.is_closed
 
     # --- changing ---------------------------------------------------------------------------------------
 
@@ -81,8 +108,8 @@ class Southbound:
 
     # --- asking -----------------------------------------------------------------------------------------
 
-    def dump(self) -> tuple[RuleTable, list[str]]:
-        """What fsctl has installed in the bridge, and the rules of others there, for people to read."""
+    def dump(self) -> Dump:
+        """What fsctl has installed in the bridge, and what others have there."""
         with self._one_at_a_time:
             flows = FlowDecoder()
             for body in self._ask(lambda xid: requests.flow_stats(xid, only_ours=False)):
@@ -92,7 +119,11 @@ class Southbound:
         warnings = list(found.foreign)
         if found.foreign_count > len(warnings):
             warnings.append(f"... and {found.foreign_count - len(warnings)} more")
-        return RuleTable(found.rules), warnings
+        return Dump(RuleTable(found.rules), tuple(warnings), self._foreign, tuple(found.policies))
+
+    def reclaim(self, keys: Iterable[RuleKey]) -> None:
+        """Somebody has put rules of theirs in these places, which were fsctl's: the next `apply` may replace them."""
+        self._foreign -= frozenset(keys)
 
     def counters(self) -> dict[RuleKey, tuple[int, int]]:
         """(packets, bytes) of each rule in the flow switch table."""
@@ -104,6 +135,36 @@ class Southbound:
     def ports(self) -> list[Port]:
         """The bridge's ports, its local port among them."""
         return [port for body in self._ask(requests.port_desc) for port in decode_ports(body)]
+
+    def watch(self, on_drift: Callable[[bool], None]) -> None:
+        """From now on, `on_drift` is called when anybody else changes a rule; with true if it may be one of fsctl's.
+
+        It must not wait: it runs in the thread that receives.
+        """
+        self._on_drift = on_drift
+        self._connection.on_flow_updates = self._updates
+        for body in self._ask(lambda xid: flow_monitor(xid, WATCHED)):
+            self._updates(body)
+
+    def _updates(self, body: bytes) -> None:
+        try:
+            updates = [update for update in decode_flow_updates(body) if update.cookie & COOKIE_MASK != LEARNED_COOKIE]
+        except ValueError as e:
+            LOG.warning("bridge %s: a malformed flow update: %s", self.bridge, e)
+            updates = [FlowUpdate(RESUMED)]
+        if updates and self._on_drift is not None:
+            self._on_drift(any(map(_may_hit_us, updates)))
+
+    def probe(self) -> None:
+        """Returns once the switch answers. Raises UnavailableError only when the connection is gone."""
+        with self._connection.conversation() as talk:
+            self._connection.send(requests.barrier(talk.first))
+            while True:
+                try:
+                    talk.receive(time.monotonic() + TIMEOUT_S)
+                except SilentError:
+                    continue
+                return
 
     def _ask(self, request: Callable[[int], bytes]) -> Iterator[bytes]:
         """The bodies of a multipart request's replies. Each must come within TIMEOUT_S."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsctl.rules import RuleChange, RuleKey, RuleTable, Update
-from fsctl.status import Port, Rejection
+from fsctl.rules import RuleChange, RuleKey, Update
+from fsctl.status import Dump, Port, Rejection
 from topologies.sandbox import Sandbox
 
 HERE = Path(__file__).resolve().parent
@@ -80,8 +80,8 @@ class Driver:
         result: list[Rejection] | None = self.call(bridge, "fill", [list(piece) for piece in pieces], end, pause_s)
         return result
 
-    def dump(self, bridge: str) -> tuple[RuleTable, list[str]]:
-        result: tuple[RuleTable, list[str]] = self.call(bridge, "dump")
+    def dump(self, bridge: str) -> Dump:
+        result: Dump = self.call(bridge, "dump")
         return result
 
     def counters(self, bridge: str) -> dict[RuleKey, tuple[int, int]]:

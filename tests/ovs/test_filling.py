@@ -28,9 +28,9 @@ def pieces(desired: RuleTable, bridge: str, size: int, installed: RuleTable | No
 def test_filled_piece_by_piece(driver: Driver, connected: str, count: int, size: int) -> None:
     desired = table(count)
     assert driver.fill(connected, pieces(desired, connected, size)) == []
-    assert driver.dump(connected)[0] == desired
+    assert driver.dump(connected).table == desired
     assert driver.fill(connected, pieces(RuleTable(), connected, size, desired)) == []
-    assert driver.dump(connected)[0] == RuleTable()
+    assert driver.dump(connected).table == RuleTable()
 
 
 def test_what_does_not_fit_is_refused_as_if_all_had_been_there_at_once(ovs: Sandbox, driver: Driver, connected: str) -> None:
@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_refused_as_if_all_had_been_there_at_once(ovs: Sand
     desired = table(30)
     refused = driver.fill(connected, pieces(desired, connected, 4))
     assert refused is not None
-    installed = driver.dump(connected)[0]
+    installed = driver.dump(connected).table
     assert len([k for k in installed.rules if k.table == FLOW_SWITCH]) == 10
     assert {r.key for r in refused} == desired.rules.keys() - installed.rules.keys()
     assert {r.error for r in refused} == {"OFPFMFC_TABLE_FULL"}
@@ -52,15 +52,15 @@ def test_a_rule_of_somebody_else_is_not_replaced(ovs: Sandbox, driver: Driver, c
     assert refused is not None
     assert [r.key for r in refused] == [key(3)]
     del desired.rules[key(3)]
-    assert driver.dump(connected)[0] == desired
+    assert driver.dump(connected).table == desired
     assert "cookie=0x7" in ovs.ofctl("dump-flows", connected)
 
 
 def test_abandoned_it_changes_nothing_and_blocks_nobody(driver: Driver, connected: str) -> None:
     assert driver.fill(connected, pieces(table(3000), connected, 500), "abandon") is None
-    assert driver.dump(connected)[0] == RuleTable()
+    assert driver.dump(connected).table == RuleTable()
     assert driver.apply(connected, diff(table(2), RuleTable(), connected).changes) == []
-    assert driver.dump(connected)[0] == table(2)
+    assert driver.dump(connected).table == table(2)
 
 
 def test_a_bundle_that_the_switch_gave_up_meanwhile_is_filled_anew(ovs: Sandbox, driver: Driver, connected: str) -> None:
@@ -70,5 +70,5 @@ def test_a_bundle_that_the_switch_gave_up_meanwhile_is_filled_anew(ovs: Sandbox,
         assert driver.fill(connected, pieces(table(20), connected, 15), pause_s=2.5) == []
     finally:
         ovs.vsctl("remove", "Open_vSwitch", ".", "other_config", "bundle-idle-timeout")
-    assert driver.dump(connected)[0] == table(20)
+    assert driver.dump(connected).table == table(20)
     assert "OFPBFC_TIMEOUT" in driver.log.read_text()

@@ -222,5 +222,8 @@ class FakeBackend:
         reason = f"{format_mac(final.eth_dst)} is no router's on br-c"
         return WalkReport(hops, "bridged", reason, final, next(self.rules()))
 
+    def unhealthy(self) -> str:
+        return ""
+
     def not_ready(self) -> tuple[str, ...]:
         return self.reasons

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from fsctl import reconcile
 from fsctl.config import Config, InterfaceConfig, RouterConfig
 from fsctl.controller import Controller
-from fsctl.errors import UnavailableError
+from fsctl.errors import SilentError, UnavailableError
 from fsctl.fib import change_of
 from fsctl.model import Match, Prefix, Verdict
 from fsctl.pipeline import tables
 from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Runtime, Threads
-from fsctl.status import BridgeInfo, OvsdbView, Port, Rejection, Write, WriteResult
+from fsctl.status import BridgeInfo, Dump, OvsdbView, Port, PortInfo, Rejection, Write, WriteResult
 from fsctl.store import SqliteStore, Store
 
+PORTS = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
 
 
@@ -48,7 +50,9 @@ class PaperSwitch:
         self.refuse: set[RuleKey] = set()
         self.updates: list[Update] = []
         self.gone = False
+        self.is_closed = False
         self.abandoned = 0
+        self.reclaimed: frozenset[RuleKey] = frozenset()
 
     def apply(self, update: Update) -> list[Rejection]:
         if self.gone:
@@ -62,8 +66,20 @@ class PaperSwitch:
     def fill(self) -> PaperFilling:
         return PaperFilling(self)
 
-    def dump(self) -> tuple[RuleTable, list[str]]:
-        return RuleTable(dict(self.table.rules)), []
+    def dump(self) -> Dump:
+        if self.gone:
+            raise SilentError("gone")
+        return Dump(RuleTable(dict(self.table.rules)))
+
+    def watch(self, on_drift: Callable[[bool], None]) -> None:
+        self.drift = on_drift
+
+    def reclaim(self, keys: frozenset[RuleKey]) -> None:
+        self.reclaimed |= keys
+
+    def probe(self) -> None:
+        while self.gone and not self.is_closed:
+            time.sleep(0.005)
 
     def counters(self) -> Mapping[RuleKey, tuple[int, int]]:
         return {key: (3, 300) for key in self.table.rules if key.table == FLOW_SWITCH}
@@ -78,10 +94,15 @@ class PaperLinks:
     def __init__(self) -> None:
         self.asked: list[frozenset[str]] = []
         self.on_link = lambda: None
+        self.released = False
+        self.problem = ""
 
-    def ensure_link(self, bridge: str, peer: str) -> None:
-        self.asked.append(frozenset((bridge, peer)))
+    def want(self, links: frozenset[frozenset[str]]) -> None:
+        self.asked = sorted(links, key=sorted)
         self.on_link()
+
+    def allow_release(self, *, allowed: bool = True) -> None:
+        self.released = allowed
 
 
 class Lab:
@@ -116,13 +137,13 @@ class Lab:
         self.controller.ovsdb_changed(self.view())
 
     def ports(self, bridge: str, down: str = "") -> list[Port]:
-        names = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}[bridge]
-        return [Port(name, number, name != down) for number, name in enumerate(names, 1)]
+        return [Port(name, number, name != down) for number, name in enumerate(PORTS[bridge], 1)]
 
     def view(self) -> OvsdbView:
         asked = {tuple(sorted(pair)) for pair in self.links.asked}
         links = {b: {p: f"l-{p}" for p in "xyz" if tuple(sorted((b, p))) in asked} for b in "xyz"}
-        return OvsdbView(links=links, bridges={name: BridgeInfo(name) for name in "xyz"}, is_known=True)
+        ports = {(b, name): PortInfo(name, b) for b in "xyz" for name in PORTS[b] if not name.startswith("l-")}
+        return OvsdbView(ports, links, bridges={name: BridgeInfo(name) for name in "xyz"}, is_known=True)
 
     def report(self) -> None:
         self.controller.ovsdb_changed(self.view())
@@ -132,13 +153,23 @@ class Lab:
         return self.controller.write(Write(router, changes, replace)).wait(10)
 
     def settle(self) -> None:
-        for _ in range(2):  # what the first write waited for may have been reported behind it
+        """Until every switch holds what is wanted now."""
+        deadline = time.monotonic() + 5
+        quiet = 0
+        while quiet < 3:
+            assert time.monotonic() < deadline, list(self.controller.not_ready())
             self.write("r")
+            at_rest = all(
+                here.confirmed == here.worker.sent and not here.trouble(time.monotonic())
+                for here in self.controller.installer.bridges.values()
+            )
+            quiet = quiet + 1 if at_rest and not self.controller.inventory.has_changed else 0
+            time.sleep(0.005)
 
     def check_in_step(self) -> None:
         """What the switches hold is what a compilation from nothing gives."""
         self.settle()
-        wanted = tables(self.controller.network, self.controller.compiler)
+        wanted = tables(self.controller.network, self.controller.now.compiler)
         for bridge, switch in self.switches.items():
             assert switch.table.rules == wanted[bridge].rules
 

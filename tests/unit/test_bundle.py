@@ -31,6 +31,10 @@ class Bundle:
         self.said.append("close")
         return self.errors
 
+    def drop(self) -> None:
+        self.said.append("drop")
+        raise UnavailableError("gone")
+
     def discard(self) -> None:
         self.said.append("discard")
         raise UnavailableError("gone")

@@ -94,7 +94,7 @@ def test_remove_all(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) ->
 def test_status(backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run(capsys, "status")
     assert (code, out.splitlines()[0]) == (0, "ready: every bridge is connected and in step")
-    assert "br-a    yes        yes         11  br-c\n" in out
+    assert "br-a    yes        yes         11        0  br-c\n" in out
     assert "vr1     0/200000  eth0       br-a    vif1.0  02:00:00:00:01:01  1500  10.0.1.254/24  up\n" in out
     backend.reasons = ("bridge br-c is not connected",)
     assert run(capsys, "status")[1].startswith("not ready: bridge br-c is not connected\n")

@@ -1,0 +1,64 @@
+"""What to do when a switch rejects a rule: keep its packets out of the rules that would catch them instead. Pure.
+
+A rejected rule must not leave its packets to a shorter prefix that sends them somewhere else. So the rules that would
+catch them become slow-path rules (they are *demoted*): the bypass may be absent, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from fsctl.fib import Key, mask
+from fsctl.model import BITS, FiveTuple
+from fsctl.outcome import SLOW, Node
+from fsctl.pipeline import Layout, flow_key
+from fsctl.rules import RuleKey
+
+
+def to_demote(layout: Layout, bridge: str, rejected: Collection[RuleKey], demoted: Collection[RuleKey]) -> list[RuleKey]:
+    """The rules that would now catch the packets of rejected ones, but for those that are slow-path rules already."""
+    if not rejected:
+        return []
+    found: list[RuleKey] = []
+    for node, key in _places(layout, bridge, rejected):
+        plane = layout.compiler.planes[node.version]
+        base = plane.node_of[node.interface.router, node.interface.name, None]
+        for view in (node,) if node.eth_src is not None else (base, *base.classes):
+            rule = _catcher(view, base, key, rejected)
+            if rule is not None and rule not in demoted and rule not in found:
+                found.append(rule)
+    return found
+
+
+def _catcher(view: Node, base: Node, key: Key | FiveTuple, rejected: Collection[RuleKey]) -> RuleKey | None:
+    """The rule that catches the packets of `key`; None if that is a slow-path rule or there is none."""
+    for node, other in _next_best(view, base, key):
+        rule = flow_key(node, other)
+        if rule not in rejected:
+            return rule if node.rules[other].kind != SLOW else None
+    return None
+
+
+def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tuple[Node, Key | FiveTuple]]:
+    """Where rules of the flow switch come from."""
+    return [
+        (node, key)
+        for _, node in layout.compiler.nodes()
+        if node.interface.bridge == bridge
+        for key in node.rules
+        if flow_key(node, key) in wanted
+    ]
+
+
+def _next_best(view: Node, base: Node, key: Key | FiveTuple) -> Iterable[tuple[Node, Key | FiveTuple]]:
+    """The rules that catch the packets of `key` in the eyes of one sender class, best first."""
+    bits = BITS[view.version]
+    nodes = dict.fromkeys((view, base))
+    if isinstance(key, FiveTuple):
+        yield from ((node, key) for node in nodes if key in node.rules)
+        value, longest = key.dst, bits
+    else:
+        value, longest = key >> 8, key & 0xFF
+    for length in range(longest, -1, -1):
+        covering = (value & mask(view.version, length)) << 8 | length
+        yield from ((node, covering) for node in nodes if covering in node.rules)

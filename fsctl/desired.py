@@ -1,0 +1,101 @@
+"""What is wanted: delegations and the network as it is known now, compiled and laid out as rules.
+
+Readers see one `Snapshot`: network, compiled walks and tables belong together. It is swapped by one assignment once the
+new one is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from fsctl.compiler import Compiler, Replaced
+from fsctl.fib import Fib
+from fsctl.inventory import Inventory, without_switch_state
+from fsctl.model import Forward, Network
+from fsctl.pipeline import Layout
+from fsctl.rules import RuleChange
+
+Changes = dict[str, list[RuleChange]]
+
+
+class Snapshot(NamedTuple):
+    """A network, its walks, and its tables."""
+
+    network: Network
+    compiler: Compiler
+    layout: Layout
+
+
+class Desired:
+    """The wanted state of all bridges. Until `begin`, nothing is wanted: not everything is known yet."""
+
+    def __init__(self, inventory: Inventory, fibs: dict[str, Fib], pause: Callable[[], None]) -> None:
+        self.inventory, self.fibs = inventory, fibs
+        self._pause = pause
+        self.has_begun = False
+        network = inventory.network(fibs)
+        compiler = Compiler(replace(network, fibs={name: Fib() for name in fibs}))
+        self.now = Snapshot(network, compiler, Layout(network, compiler))
+
+    def begin(self) -> None:
+        """Everything is known, or has been waited for long enough."""
+        self.has_begun = True
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Compile everything anew."""
+        self._use(self.inventory.network(self.fibs))
+
+    def without_bypass(self) -> None:
+        """Want guards and egress only: every packet takes the slow path."""
+        network = self.inventory.network({name: Fib() for name in self.fibs})
+        compiler = Compiler(network, self._pause)
+        self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))
+
+    def restructure(self) -> Changes:
+        """Follow interfaces, ports, links and switches that have changed; the changes of rules that this means."""
+        old, network = self.now, self.inventory.network(self.fibs)
+        if not self.has_begun or (network.routers == old.network.routers and network.bridges == old.network.bridges):
+            return {}
+        if network.routers == old.network.routers and without_switch_state(network) == without_switch_state(old.network):
+            old.compiler.rewire(network)
+            changes = old.layout.rewire(network)
+            self.now = Snapshot(network, old.compiler, old.layout)
+            return changes
+        self._use(network)
+        changes = self.now.layout.since(old.layout)
+        old.compiler.discard()
+        return changes
+
+    def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[Changes]:
+        """Follow changed delegations; the changes of rules, piece by piece, to be made all at once."""
+        return self.now.layout.apply(self.now.compiler.update(replaced))
+
+    def move_nexthop(self, router: str, numbers: Collection[int], old: Forward, new: Forward) -> Iterable[Changes]:
+        """A neighbour has another MAC: its rewrites change, or where a router is involved, the walks."""
+        fib, before = self.fibs[router], self.now
+        leads_on = self.has_begun and any(before.compiler.leads_on(router, hop) for hop in (old, new))
+        for number in numbers:
+            fib.move_nexthop(number, new)
+        if not self.has_begun:
+            return
+        if leads_on:
+            self._use(before.network)
+            yield self.now.layout.since(before.layout)
+            before.compiler.discard()
+        yield self.now.layout.reroute(router, numbers)
+
+    def _use(self, network: Network) -> None:
+        compiler = Compiler(network, self._pause)
+        self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))
+
+    def is_joined(self, pair: frozenset[str]) -> bool:
+        """Whether patch ports between two bridges are there and let frames in at both ends."""
+        bridges = self.now.network.bridges
+        ends = [(bridges[a], bridges[b]) for a in pair for b in pair if a != b]
+        return all(
+            there.name in here.links and (here.arrivals is None or here.links[there.name] in here.arrivals)
+            for here, there in ends
+        )

@@ -1,0 +1,116 @@
+"""What every managed bridge must have: fail mode, protocol, controller, prefix tracking.
+
+Each check yields (key, change), the change being None where all is right. Settings that an operator made and that
+do no harm are kept: another controller, a Flow_Table row of his own, intervals of a Controller row of his own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fsctl.ovsdb.edits import Add, Change, Edit, Key, New, Remove, Set
+from fsctl.ovsdb.marks import (
+    CONTROLLER,
+    FLOW_TABLES,
+    INACTIVITY_PROBE_MS,
+    MAX_BACKOFF_MS,
+    OPENFLOW,
+    OURS,
+    OWNER,
+    PREFIX_TRACKING,
+    PREFIXES,
+    ids,
+)
+from fsctl.ovsdb.rows import BridgeRow, ControllerRow, Database
+
+Check = tuple[Key, Change | None]
+
+
+def checks(database: Database, bridge: BridgeRow, target: str | None) -> Iterator[Check]:
+    """Everything that `bridge` must have; `target` is what fsctl listens at, None: its controller is set by others."""
+    yield _check("fail_mode", bridge, _fail_mode(bridge))
+    yield _check("protocols", bridge, _protocols(bridge))
+    if target is not None:
+        yield _check("controller", bridge, _controller(database, bridge, target))
+    yield _check("flow_tables", bridge, _flow_tables(database, bridge))
+
+
+def is_our_controller(row: ControllerRow, target: str | None) -> bool:
+    """Whether the fsctl at `target` made this row, also where somebody has changed its target since."""
+    return row.external_ids.get(OURS) == CONTROLLER and row.external_ids.get(OWNER, row.target) == target
+
+
+def _check(kind: str, bridge: BridgeRow, found: tuple[str, list[Edit]]) -> Check:
+    key, (why, edits) = (kind, bridge.name), found
+    return key, Change(key, f"bridge {bridge.name}: {why}", tuple(edits)) if edits else None
+
+
+def _fail_mode(bridge: BridgeRow) -> tuple[str, list[Edit]]:
+    if bridge.fail_mode == "secure":
+        return "", []
+    was = bridge.fail_mode or "not set"
+    return f"fail_mode was {was}, is secure now", [Set("Bridge", bridge.uuid, {"fail_mode": ["secure"]})]
+
+
+def _protocols(bridge: BridgeRow) -> tuple[str, list[Edit]]:
+    if not bridge.protocols or OPENFLOW in bridge.protocols:
+        return "", []
+    return f"{OPENFLOW} was not among its protocols, is now", [Add("Bridge", bridge.uuid, "protocols", OPENFLOW)]
+
+
+def _controller(database: Database, bridge: BridgeRow, target: str) -> tuple[str, list[Edit]]:
+    rows = database.controllers_of(bridge)
+    ours = sorted((row for row in rows if is_our_controller(row, target)), key=lambda row: row.target != target)
+    if ours:
+        edits: list[Edit] = [Remove("Bridge", bridge.uuid, "controller", row.uuid) for row in ours[1:]]
+        why = [f"controller {target} was there {len(ours)} times"] if edits else []
+        wrong = _differences(ours[0], target)
+        if wrong:
+            edits.append(Set("Controller", ours[0].uuid, wrong))
+            why.append(f"{', '.join(sorted(wrong))} of controller {ours[0].target} set again")
+        return "; ".join(why), edits
+    theirs = next((row for row in rows if row.target == target), None)
+    if theirs is None:
+        columns = {"target": target, **_settings(), "external_ids": ids(CONTROLLER, target)}
+        return f"controller {target} added", [Add("Bridge", bridge.uuid, "controller", New("Controller", columns))]
+    unset = {name: value for name, value in _settings().items() if getattr(theirs, name) is None}
+    return f"{', '.join(unset)} of controller {target} set", [Set("Controller", theirs.uuid, unset)] if unset else []
+
+
+def _settings() -> dict[str, object]:
+    # In-band control would put hidden rules above fsctl's guard table.
+    return {
+        "connection_mode": ["out-of-band"],
+        "max_backoff": [MAX_BACKOFF_MS],
+        "inactivity_probe": [INACTIVITY_PROBE_MS],
+    }
+
+
+def _differences(row: ControllerRow, target: str) -> dict[str, object]:
+    wrong = {name: value for name, value in _settings().items() if [getattr(row, name)] != value}
+    if row.target != target:
+        wrong["target"] = target
+    if not marked(row.external_ids, wanted := ids(CONTROLLER, target)):
+        wrong["external_ids"] = {**row.external_ids, **wanted}
+    return wrong
+
+
+def marked(external_ids: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether all of `wanted` is there; more may be."""
+    return all(external_ids.get(key) == value for key, value in wanted.items())
+
+
+def _flow_tables(database: Database, bridge: BridgeRow) -> tuple[str, list[Edit]]:
+    edits: list[Edit] = []
+    numbers = []
+    for number in FLOW_TABLES:
+        row = database.flow_tables.get(bridge.flow_tables[number]) if number in bridge.flow_tables else None
+        if row is None:
+            columns = {"prefixes": list(PREFIXES), "external_ids": ids(PREFIX_TRACKING, None)}
+            edits.append(Add("Bridge", bridge.uuid, "flow_tables", New("Flow_Table", columns), key=number))
+        elif row.external_ids.get(OURS) == PREFIX_TRACKING and row.prefixes != PREFIXES:
+            edits.append(Set("Flow_Table", row.uuid, {"prefixes": list(PREFIXES)}))
+        else:
+            continue
+        numbers.append(str(number))
+    return f"prefix tracking of tables {', '.join(numbers)} set", edits

@@ -1,0 +1,240 @@
+"""One step after the other: read, compare, write what is due. See `OvsdbLinks`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from fsctl.errors import UnavailableError
+from fsctl.ovsdb.connection import Connection, default_remote
+from fsctl.ovsdb.edits import Change, Key
+from fsctl.ovsdb.ledger import CALM_S, Ledger
+from fsctl.ovsdb.marks import Pair
+from fsctl.ovsdb.plan import LINK_LINGER_S, Plan, plan
+from fsctl.ovsdb.rows import Database
+from fsctl.ovsdb.view import view_of
+from fsctl.ovsdb.wanted import Wanted
+from fsctl.status import OvsdbView
+
+_LOG = logging.getLogger(__name__)
+STEP_S = 0.05
+TURN_S = 0.002
+MISTAKE_PAUSE_S = 1.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 1.0
+"""How long after a transaction that met somebody else's change, doubled each time."""
+
+
+class OvsdbLinks:
+    """Bridges, ports and patch links in one Open vSwitch database, kept as they are wanted.
+
+    `manage`, `want` and `allow_release` say what is wanted and return at once. `step` compares it with the rows and
+    sends what differs as one transaction, whose result a later step looks at; call it about 20 times a second, or let
+    `run` do it. Nothing waits for the database, blocks in a lock or in poll(2): only `sleep` is used, which may be a
+    green thread's.
+    """
+
+    def __init__(self, remote: str | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.remote = remote or default_remote()
+        self.released_with_rules: frozenset[str] = frozenset()
+        """Bridges that were released and keep rules with fsctl's cookie, because another controller remains there."""
+        self._connection = Connection(self.remote)
+        self._sleep = sleep
+        self._stepping = threading.Lock()
+        self._wanted = Wanted()
+        self._view = OvsdbView()
+        self._callbacks: list[Callable[[], None]] = []
+        self._ledger = Ledger()
+        self._plan = Plan()
+        self._made_of = (Database(), self._wanted)
+        """What the plan and the view were made of; nothing is compared again while it is the same."""
+        self._plan_again_at = 0.0
+        self._unwanted_since: dict[Pair, float] = {}
+        self._sent: list[Change] = []
+        self._most: int | None = None
+        """How many changes one transaction may have while one of them is refused; None: all."""
+        self._retry_at, self._retries = 0.0, 0
+
+    # What is wanted
+
+    def manage(self, bridges: Sequence[str], controller: str | None) -> None:
+        """These bridges are to be ones that fsctl, which listens at `controller`, can control.
+
+        Fail mode secure; OpenFlow 1.4 among the protocols; `controller` (like `tcp:127.0.0.1:6653`; None: others set
+        it) among the controllers; prefix tracking for fsctl's tables. Bridges that do not exist get it when they do.
+        """
+        self._wanted = replace(self._wanted, bridges=frozenset(bridges), controller=controller)
+
+    def want(self, links: frozenset[Pair]) -> None:
+        """These pairs of bridges are to be joined by patch ports; others no more, LINK_LINGER_S later."""
+        self._wanted = replace(self._wanted, links=links)
+
+    def allow_release(self, *, allowed: bool = True) -> None:
+        """Bridges that are not managed any more may lose fsctl's controller, links and settings.
+
+        Call it when no rule on the managed bridges needs them.
+        """
+        self._wanted = replace(self._wanted, may_release=allowed)
+
+    # What is there
+
+    @property
+    def ready(self) -> bool:
+        """Whether the database's contents have been seen; until then `view` is empty and means nothing."""
+        return self._connection.is_known
+
+    @property
+    def repairs(self) -> Counter[str]:
+        """How often something was put right that had been right before, by kind: link, fail_mode, controller, ..."""
+        return self._ledger.repairs
+
+    @property
+    def problem(self) -> str:
+        """Why the database cannot be used now; empty if it can."""
+        refused = self._ledger.errors()
+        return self._connection.problem() or next(
+            (f"Open vSwitch's database refuses a change of {' '.join(key)}: {error}" for key, error in refused.items()), ""
+        )
+
+    @property
+    def to_release(self) -> tuple[str, ...]:
+        """Bridges that carry fsctl's Controller row, are not managed any more, and wait for `allow_release`."""
+        return self._plan.to_release
+
+    def view(self) -> OvsdbView:
+        """Ports and links as last seen, also while ovsdb-server is away. fsctl's own patch ports are in `links` alone."""
+        return self._view
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """`callback()` runs within `step`, after the view has changed."""
+        self._callbacks.append(callback)
+
+    # Steps
+
+    def step(self) -> bool:
+        """Take in what the database has sent, send what is due; true if the view is a new one."""
+        if not self._stepping.acquire(blocking=False):
+            return False  # another thread is at it
+        try:
+            changed = self._step(time.monotonic())
+        finally:
+            self._stepping.release()
+        if changed:
+            for callback in self._callbacks:
+                callback()
+        return changed
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """`step` until `stopped()`, whatever happens."""
+        while not stopped():
+            try:
+                self.step()
+            except Exception:  # noqa: BLE001 - a mistake of ours or the library's must not end the loop
+                _LOG.exception("OVSDB: a step failed; connecting anew")
+                self._connection.reopen()
+                self._plan_again_at, self._sent = 0.0, []
+                self._sleep(MISTAKE_PAUSE_S)
+            self._sleep(STEP_S)
+
+    def wait_ready(self, timeout_s: float = 5.0) -> None:
+        """Until the database's contents are known; raises UnavailableError after `timeout_s` seconds."""
+        self._step_until(lambda: self.ready, timeout_s)
+
+    def _step_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                raise UnavailableError("no answer from Open vSwitch's database", field="ovsdb", value=self.remote)
+            self.step()
+            self._sleep(TURN_S)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # Inside
+
+    def _step(self, now: float) -> bool:
+        self._connection.run()
+        if self._sent:
+            self._take_outcome(now)
+        if not self._connection.is_known:
+            return False
+        changed = False
+        made_of = (self._connection.database, self._wanted)
+        if now >= self._plan_again_at or made_of[0] is not self._made_of[0] or made_of[1] is not self._made_of[1]:
+            self._made_of = made_of
+            changed = self._compare(now)
+        if self._plan.changes and not self._sent and now >= self._retry_at and self._connection.is_current:
+            self._send(now)
+        return changed
+
+    def _compare(self, now: float) -> bool:
+        """Plan and view anew; true if the view has changed."""
+        database, wanted = self._made_of
+        waiting = self._unwanted_since
+        found = plan(database, wanted, {pair for pair, since in waiting.items() if now - since >= LINK_LINGER_S})
+        self._plan = found
+        self._ledger.forget(lambda key: _is_wanted(wanted, key))
+        self._ledger.saw(found.right, found.changes, now)
+        self._unwanted_since = waiting = {pair: waiting.get(pair, now) for pair in found.unwanted}
+        ends = [since + LINK_LINGER_S for since in waiting.values() if now - since < LINK_LINGER_S]
+        self._plan_again_at = min(ends, default=now + CALM_S) if ends or self._ledger.is_busy else float("inf")
+        self.released_with_rules = frozenset(name for name in self.released_with_rules if not wanted.manages(name))
+        view = view_of(database, wanted, self._link_problems(), self._ledger.contested())
+        if view == self._view:
+            return False
+        self._view = view
+        return True
+
+    def _link_problems(self) -> dict[Pair, str]:
+        refused = {
+            frozenset(key[1:]): f"Open vSwitch's database refuses the patch ports: {error}"
+            for key, error in self._ledger.errors().items()
+            if key[0] == "link"
+        }
+        return {**refused, **self._plan.link_problems}
+
+    def _send(self, now: float) -> None:
+        """All that is due, in one transaction."""
+        due = self._ledger.due(self._plan.changes, now)
+        self._sent = due if self._most is None else due[: self._most]
+        if self._sent:
+            self._connection.send(self._sent)
+
+    def _take_outcome(self, now: float) -> None:
+        outcome = self._connection.outcome()
+        if outcome is None:
+            return
+        sent, self._sent = self._sent, []
+        self._plan_again_at = now
+        if outcome.done:
+            self._retries = 0
+            self._most = None if self._most is None or self._most >= len(self._plan.changes) else 2 * self._most
+            for change in sent:
+                self._done(change, now)
+        elif not outcome.error:
+            self._retry_at = now + min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0**self._retries)
+            self._retries += 1
+        elif len(sent) > 1:
+            # One bad change must not hold up the others: find it by halves.
+            self._most = len(sent) // 2
+        else:
+            self._ledger.refused(sent[0], outcome.error, now)
+
+    def _done(self, change: Change, now: float) -> None:
+        self._ledger.done(change, now)
+        if change.key[0] == "release" and change.key[1] in self._plan.keeps_rules:
+            self.released_with_rules |= {change.key[1]}
+            _LOG.warning(
+                "bridge %s has another controller: Open vSwitch keeps the rules with fsctl's cookie there; delete them",
+                change.key[1],
+            )
+
+
+def _is_wanted(wanted: Wanted, key: Key) -> bool:
+    if key[0] == "link":
+        return wanted.links is not None and frozenset(key[1:]) in wanted.links
+    return wanted.manages(key[1])
