@@ -335,6 +335,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
         pytest.skip("no tmpfs here")
+    store = None
     try:
         store = SqliteStore(str(disk / "fsctl.db"))
         store.load()
@@ -345,6 +346,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert store.commit_all([Commit("vr1", [], {}, withdraws=True), Commit("vr2", drops(10), {})]) == 2
         fibs = store.load().fibs
         assert (len(fibs["vr1"]), len(fibs["vr2"])) == (0, 10)
-        store.close()
     finally:
+        if store is not None:
+            store.close()
         subprocess.run(["umount", disk], check=True)
