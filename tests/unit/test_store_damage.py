@@ -252,13 +252,13 @@ def test_fault_D19_a_file_that_somebody_holds_is_refused_at_once(path: Path, sta
     everything(path)
 
 
-def test_fault_D19_a_copy_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
+def test_fault_D19_a_snapshot_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
     store = SqliteStore(str(path))
     store.load()
     store.commit("vr1", drops(1000), {})
     copy = tmp_path / "copy" / "fsctl.db"
     copy.parent.mkdir()
-    for name in ("fsctl.db", "fsctl.db-wal"):  # the store first: its log may only be newer
+    for name in ("fsctl.db", "fsctl.db-wal"):
         shutil.copy(path.with_name(name), copy.with_name(name))
     store.close()
     assert everything(copy) == everything(path)
