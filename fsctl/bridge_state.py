@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
-from fsctl.pipeline import FROM_LINK
+from fsctl.fixed_rules import FROM_LINK
 from fsctl.rules import EGRESS, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
 from fsctl.status import ForeignRule
 

@@ -15,7 +15,20 @@ from itertools import chain
 
 from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
-from fsctl.outcome import DROPPED, LOCAL_ID, NEVER_FORWARDED, NO_SENDER, SLOW, Emission, Node, Outcome, State
+from fsctl.outcome import (
+    DROPPED,
+    LOCAL_ID,
+    MARTIAN,
+    NEVER_FORWARDED,
+    NO_SENDER,
+    SLOW,
+    Emission,
+    Node,
+    Outcome,
+    Place,
+    Point,
+    State,
+)
 from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
@@ -45,7 +58,7 @@ class Compiler:
     @staticmethod
     def _full(plane: Plane) -> Iterator[list[Emission]]:
         yield from plane.sweep(plane.order, plane.root(), {}, set(range(len(plane.nodes))))
-        yield from plane.sweep_connections(plane.connections, {})
+        yield from plane.sweep_points(plane.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
         """Recompile after the FIBs of these routers have changed; gives what changed among the rules.
@@ -53,7 +66,7 @@ class Compiler:
         It comes in pieces of a few milliseconds' work, so that they can be sent meanwhile. What is compiled is whole
         again once all have been taken; whoever leaves off before has to compile everything anew.
         """
-        seeds: dict[int, dict[Key | FiveTuple, frozenset[int]]] = {IPV4: {}, IPV6: {}}
+        seeds: dict[int, dict[Place, frozenset[int]]] = {IPV4: {}, IPV6: {}}
         for router, changes in replaced.items():
             for change, _ in changes:
                 if change.part[2] is not None:
@@ -68,9 +81,7 @@ class Compiler:
                     self._count(emissions)
                     yield emissions
 
-    def _seed(
-        self, router: str, changes: Sequence[Replaced], seeds: dict[int, dict[Key | FiveTuple, frozenset[int]]]
-    ) -> None:
+    def _seed(self, router: str, changes: Sequence[Replaced], seeds: dict[int, dict[Place, frozenset[int]]]) -> None:
         """Note which nodes say something else where. The many changes of a table are about a few nodes."""
         touched: dict[PartKey, frozenset[int]] = {}
         for (part, key, verdict), before in changes:
@@ -82,22 +93,23 @@ class Compiler:
                 node = self.planes[version].node_of[router, part[0], part[2]]
                 nodes = touched[part] = frozenset((node.index, *(n.index for n in node.classes)))
             places = seeds[version]
-            others = places.get(key)
-            places[key] = nodes if others is None else others | nodes
+            for place in (key, key.fragments) if isinstance(key, FiveTuple) else (key,):
+                others = places.get(place)
+                places[place] = nodes if others is None else others | nodes
 
     @staticmethod
-    def _region(plane: Plane, places: dict[Key | FiveTuple, frozenset[int]]) -> Iterator[list[Emission]]:
+    def _region(plane: Plane, places: dict[Place, frozenset[int]]) -> Iterator[list[Emission]]:
         """Everything inside the changed prefixes, for the walks that pass a changed node."""
-        changed = sorted(key for key in places if not isinstance(key, FiveTuple))
+        changed = sorted(key for key in places if isinstance(key, Key))
         seeds = {key: places[key] for key in changed}
-        points = {key: nodes for key, nodes in places.items() if isinstance(key, FiveTuple)}
+        points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
         watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
         if len(changed) * 8 > len(plane.order):
             yield from plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
-            yield from plane.sweep_connections(sorted(plane.connections.keys() | points.keys()), points)
+            yield from plane.sweep_points(plane.points.keys() | points.keys(), points)
             return
         found: list[Emission] = []
-        connections, pieces = set(points), 0
+        near, pieces = set(points), 0
         for first, last in _disjoint(plane.version, changed):
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
@@ -109,9 +121,9 @@ class Compiler:
                     yield found
                     found = []
             for dst in plane.by_dst.irange(first >> 8, last):
-                connections |= plane.by_dst[dst]
+                near |= plane.by_dst[dst]
         yield found
-        yield from plane.sweep_connections(sorted(connections), points)
+        yield from plane.sweep_points(near, points)
 
     def _count(self, emissions: Iterable[Emission]) -> None:
         """Keep how many rules of each chain length there are, by interface."""
@@ -160,27 +172,30 @@ class Compiler:
         plane, node, state = self._place(router, match)
         return self._result(plane, node, state, match)
 
-    def chain(self, router: str, match: Match) -> tuple[tuple[str, Delegation], ...]:
-        """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass."""
-        plane, node, state = self._place(router, match)
+    def chain(self, router: str, match: Match, *, fragment: bool = False) -> tuple[tuple[str, Delegation], ...]:
+        """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass.
+
+        `fragment`: the walk of fragments that may be of the connection that `match` names.
+        """
+        plane, node, state = self._place(router, match, fragment)
         outcome = self._result(plane, node, state, match)
         length = 1 if outcome.kind == SLOW else outcome.hops + (outcome.kind == DROPPED)
         hops: list[tuple[str, Delegation]] = []
         here: Node | None = node
         while here is not None and len(hops) < length:
             number = state.best[here.index]
-            if number is None or number == LOCAL_ID:
+            if number is None or number == LOCAL_ID or (fragment and here.at_point(_points(match, fragment)[0]) is not None):
                 break
             hops.append((here.interface.router, self._delegation(plane, here, match)))
             step = plane.step(here, number)
             here = None if isinstance(step, Outcome) else step.target
         return tuple(hops)
 
-    def rule_at(self, router: str, match: Match) -> tuple[Node, Key | FiveTuple] | None:
-        """The rule that a packet meets which `match` catches at its ingress interface."""
-        plane, node, _ = self._place(router, match)
+    def rule_at(self, router: str, match: Match, *, fragment: bool = False) -> tuple[Node, Place] | None:
+        """The rule that a packet (or a `fragment`) meets which `match` catches at its ingress interface."""
+        plane, node, _ = self._place(router, match, fragment)
         nodes = [node] if node.eth_src is None else [node, plane.node_of[router, match.in_port, None]]
-        keys: list[Key | FiveTuple] = [] if match.connection is None else [match.connection]
+        keys: list[Place] = [*_points(match, fragment)]
         bits, value = BITS[plane.version], match.dst.value
         keys += [(value & mask(plane.version, n)) << 8 | n for n in range(min(bits, match.dst.length), -1, -1)]
         for key in keys:
@@ -189,11 +204,12 @@ class Compiler:
                     return candidate, key
         return None
 
-    def _place(self, router: str, match: Match) -> tuple[Plane, Node, State]:
+    def _place(self, router: str, match: Match, fragment: bool = False) -> tuple[Plane, Node, State]:
         plane = self.planes[match.dst.version]
         node = plane.node_of.get((router, match.in_port, match.eth_src)) or plane.node_of[router, match.in_port, None]
-        if match.connection is not None:
-            state = plane.at_connection(match.connection)[1]
+        points = _points(match, fragment)
+        if points:
+            state = plane.at_point(points[0])[1]
         else:
             state = plane.above(match.dst.value << 8 | match.dst.length, inclusive=True)
         return plane, node, state
@@ -202,6 +218,8 @@ class Compiler:
     def _result(plane: Plane, node: Node, state: State, match: Match) -> Outcome:
         if plane.scope.excludes(change_of(match, None).key):
             return NEVER_FORWARDED
+        if match.connection is not None and plane.is_martian(node, match.connection):
+            return MARTIAN
         return plane.result(state, node) if node.has_senders else NO_SENDER
 
     @staticmethod
@@ -218,6 +236,13 @@ class Compiler:
                 if number is not None:
                     return Delegation(match_of_change(part, key), fib.verdict(number))
         raise AssertionError("a verdict without a delegation")
+
+
+def _points(match: Match, fragment: bool) -> tuple[Point, ...]:
+    """What is looked up as it is, and not by prefix; at most one."""
+    if match.connection is None:
+        return ()
+    return (match.connection.fragments if fragment else match.connection,)
 
 
 def _disjoint(version: int, keys: Iterable[Key]) -> Iterator[tuple[Key, int]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from fsctl.fib import Key, mask
-from fsctl.model import BITS, FiveTuple
-from fsctl.outcome import SLOW, Node
+from fsctl.fib import mask
+from fsctl.model import BITS
+from fsctl.outcome import SLOW, Node, Place, Point
 from fsctl.pipeline import Layout, flow_key
 from fsctl.rules import RuleKey
 
@@ -30,7 +30,7 @@ def to_demote(layout: Layout, bridge: str, rejected: Collection[RuleKey], demote
     return found
 
 
-def _catcher(view: Node, base: Node, key: Key | FiveTuple, rejected: Collection[RuleKey]) -> RuleKey | None:
+def _catcher(view: Node, base: Node, key: Place, rejected: Collection[RuleKey]) -> RuleKey | None:
     """The rule that catches the packets of `key`; None if that is a slow-path rule or there is none."""
     for node, other in _next_best(view, base, key):
         rule = flow_key(node, other)
@@ -39,7 +39,7 @@ def _catcher(view: Node, base: Node, key: Key | FiveTuple, rejected: Collection[
     return None
 
 
-def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tuple[Node, Key | FiveTuple]]:
+def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tuple[Node, Place]]:
     """Where rules of the flow switch come from."""
     return [
         (node, key)
@@ -50,11 +50,11 @@ def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tu
     ]
 
 
-def _next_best(view: Node, base: Node, key: Key | FiveTuple) -> Iterable[tuple[Node, Key | FiveTuple]]:
+def _next_best(view: Node, base: Node, key: Place) -> Iterable[tuple[Node, Place]]:
     """The rules that catch the packets of `key` in the eyes of one sender class, best first."""
     bits = BITS[view.version]
     nodes = dict.fromkeys((view, base))
-    if isinstance(key, FiveTuple):
+    if isinstance(key, Point):
         yield from ((node, key) for node in nodes if key in node.rules)
         value, longest = key.dst, bits
     else:

@@ -7,11 +7,12 @@ next hop's MAC changes in one place however many delegations use it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Match, Prefix, Verdict
+from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Prefix, Verdict
 
 PUNT_ID, DROP_ID = 0, -1
 Key = int
@@ -28,10 +29,25 @@ def prefix_of(version: int, key: Key) -> Prefix:
 
 @dataclass(slots=True)
 class Part:
-    """The delegations of one ingress interface for one IP version and one eth_src (None: any)."""
+    """The delegations of one ingress interface for one IP version and one eth_src (None: any).
+
+    `fragments` counts the connections that fragments of the same hosts and ip_proto may belong to.
+    """
 
     prefixes: dict[Key, int] = field(default_factory=dict)
     connections: dict[FiveTuple, int] = field(default_factory=dict)
+    fragments: Counter[Fragments] = field(default_factory=Counter)
+
+    def set_connection(self, connection: FiveTuple, number: int) -> None:
+        if connection not in self.connections:
+            self.fragments[connection.fragments] += 1
+        self.connections[connection] = number
+
+    def discard_connection(self, connection: FiveTuple) -> None:
+        if self.connections.pop(connection, None) is not None:
+            self.fragments[connection.fragments] -= 1
+            if not self.fragments[connection.fragments]:
+                del self.fragments[connection.fragments]
 
     def items(self) -> Iterator[tuple[Key | FiveTuple, int]]:
         """Prefixes, then connections, each with its verdict's number."""
@@ -164,12 +180,12 @@ class Fib:
                 part = self.parts[part_key] = Part()
             number = self.number(verdict)
             if isinstance(key, FiveTuple):
-                part.connections[key] = number
+                part.set_connection(key, number)
             else:
                 part.prefixes[key] = number
         elif part is not None:
             if isinstance(key, FiveTuple):
-                part.connections.pop(key, None)
+                part.discard_connection(key)
             else:
                 part.prefixes.pop(key, None)
             if not part.prefixes and not part.connections:

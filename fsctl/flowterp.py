@@ -6,7 +6,7 @@ Behaviour follows ovs-actions(7) and ovs-fields(7).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import NamedTuple
@@ -14,15 +14,19 @@ from typing import NamedTuple
 from fsctl.model import ICMPV6, IPV4, IPV6, TCP, UDP, Packet
 from fsctl.rules import (
     GUARD,
+    LEARNED,
+    SENDERS,
     Action,
     CheckLarger,
     DecTtl,
     Field,
     GotoTable,
+    Learn,
     Normal,
     Output,
     Resubmit,
     Rule,
+    RuleKey,
     RuleTable,
     SetField,
 )
@@ -46,6 +50,14 @@ class Delivery(NamedTuple):
     port: int | None = None
 
 
+class Learned(NamedTuple):
+    """A sender that the switch is told to remember: what is for `mac` leaves by `port`."""
+
+    bridge: str
+    mac: int
+    port: int
+
+
 class Hit(NamedTuple):
     """A rule that decided, and the bridge it is in.
 
@@ -63,39 +75,47 @@ class Outcome:
 
     deliveries: tuple[Delivery, ...]
     hits: tuple[Hit, ...]
+    learned: tuple[Learned, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A packet inside one bridge's pipeline, with its registers."""
+    """A packet inside one bridge's pipeline, with its registers and its mark, which alone survives a patch port."""
 
     packet: Packet
     reg0: int = 0
     reg1: int = 0
+    pkt_mark: int = 0
 
 
-def lookup(tables: Mapping[str, RuleTable], links: Links, packet: Packet) -> Outcome:
+def lookup(tables: Mapping[str, RuleTable], links: Links, packet: Packet, senders: Iterable[Learned] = ()) -> Outcome:
     """Run a packet through the tables of its bridge, and of those that patch ports lead it to."""
-    return Flowterp(tables, links).run(packet)
+    return Flowterp(tables, links, senders).run(packet)
+
+
+def learned_rule(sender: Learned) -> Rule:
+    """The rule that `rules.Learn` adds."""
+    return Rule(RuleKey(SENDERS, LEARNED, (Field("eth_dst", sender.mac),)), (Output(sender.port),))
 
 
 class Flowterp:
-    """The tables of all bridges, made ready for many lookups."""
+    """The tables of all bridges, made ready for many lookups. `senders` have been learned before."""
 
-    def __init__(self, tables: Mapping[str, RuleTable], links: Links) -> None:
+    def __init__(self, tables: Mapping[str, RuleTable], links: Links, senders: Iterable[Learned] = ()) -> None:
         self._links = links
         self._rules: dict[tuple[str, int], list[Rule]] = {}
-        for bridge, table in tables.items():
-            # Sorted by priority, then by match: where two rules of one priority overlap, OpenFlow leaves open
-            # which wins; here it is always the same one.
-            for key in sorted(table.rules, key=lambda k: (k.table, -k.priority, str(k.match))):
-                self._rules.setdefault((bridge, key.table), []).append(Rule(key, table.rules[key]))
+        there = [(bridge, Rule(*item)) for bridge, table in tables.items() for item in table.rules.items()]
+        there += [(sender.bridge, learned_rule(sender)) for sender in senders]
+        # Sorted by priority, then by match: where two rules of one priority overlap, OpenFlow leaves open
+        # which wins; here it is always the same one.
+        for bridge, rule in sorted(there, key=lambda r: (-r[1].key.priority, str(r[1].key.match))):
+            self._rules.setdefault((bridge, rule.key.table), []).append(rule)
 
     def run(self, packet: Packet) -> Outcome:
         """What becomes of a packet that arrives on `packet.bridge`."""
         execution = _Execution(self)
         execution.table(Frame(packet), GUARD)
-        return Outcome(tuple(execution.deliveries), tuple(execution.hits))
+        return Outcome(tuple(execution.deliveries), tuple(execution.hits), tuple(execution.learned))
 
     def matching(self, frame: Frame, table: int) -> Iterator[Rule]:
         """The rules of a table that match, the one that wins first."""
@@ -117,6 +137,7 @@ class _Execution:
         self.program = program
         self.deliveries: list[Delivery] = []
         self.hits: list[Hit] = []
+        self.learned: list[Learned] = []
         self.depth = 0
 
     def table(self, frame: Frame, table: int) -> Frame:
@@ -153,7 +174,9 @@ class _Execution:
                 frame = _set(frame, action)
             elif isinstance(action, CheckLarger):
                 frame = replace(frame, reg0=frame.reg0 & ~1 | (_frame_bytes(frame.packet) > action.bytes))
-            # Learn: teaches the bridge a MAC and delivers nothing.
+            elif isinstance(action, Learn):
+                # It takes effect for later packets: a lookup sees the tables as they were when the packet came.
+                self.learned.append(Learned(frame.packet.bridge, frame.packet.eth_src, frame.packet.in_port))
         return frame
 
     def output(self, frame: Frame, port: int) -> None:
@@ -167,7 +190,8 @@ class _Execution:
             return
         arrival_port = self.program.arrival_port(packet.bridge, peer)
         if arrival_port is not None:
-            self.table(Frame(replace(packet, bridge=peer, in_port=arrival_port)), GUARD)
+            arrived = replace(packet, bridge=peer, in_port=arrival_port)
+            self.table(Frame(arrived, pkt_mark=frame.pkt_mark), GUARD)
 
 
 def _frame_bytes(packet: Packet) -> int:
@@ -179,6 +203,8 @@ def _set(frame: Frame, action: SetField) -> Frame:
         return replace(frame, reg0=action.value)
     if action.name == "reg1":
         return replace(frame, reg1=action.value)
+    if action.name == "pkt_mark":
+        return replace(frame, pkt_mark=action.value)
     if action.name == "in_port":
         return replace(frame, packet=replace(frame.packet, in_port=action.value))
     if action.name == "eth_src":
@@ -243,5 +269,6 @@ _READ: Mapping[str, Callable[[Frame], int | None]] = {
     "icmpv6_type": _icmpv6_type,
     "reg0": lambda f: f.reg0,
     "reg1": lambda f: f.reg1,
+    "pkt_mark": lambda f: f.pkt_mark,
 }
 """How each field of rules.FIELD_ORDER is read; None where the packet has no such field."""

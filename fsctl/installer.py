@@ -13,8 +13,9 @@ from fsctl.bridge_state import BridgeState
 from fsctl.bridge_worker import BridgeWorker, Drift, Report, Switch
 from fsctl.demotion import to_demote
 from fsctl.errors import FsctlError
-from fsctl.pipeline import NORMAL, Layout
-from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, GotoTable, RuleChange
+from fsctl.fixed_rules import BRIDGE
+from fsctl.pipeline import Layout
+from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, LEARN, SENDERS, GotoTable, RuleChange
 from fsctl.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
@@ -125,11 +126,11 @@ class Installer:
         for key, error in words.items():
             _LOG.error("bridge %s rejected %s: %s", bridge, key, error)
         fixes = [RuleChange(c.key, None, False) for c in report.changes if c.key in words and not c.is_new]
-        if any(key.table in (GUARD, EGRESS) for key in words):
+        if any(key.table in (GUARD, EGRESS, SENDERS, LEARN) for key in words):
             fixes += self._quarantine(here, layout)
         demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted)
         here.demoted.update(demoted)
-        fixes += [RuleChange(key, NORMAL, False) for key in demoted]
+        fixes += [RuleChange(key, BRIDGE, False) for key in demoted]
         if fixes and here.is_tracked:
             here.worker.add(fixes)
             here.fix = here.worker.commit()

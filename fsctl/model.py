@@ -25,6 +25,8 @@ TCP, UDP, ICMPV6 = 6, 17, 58
 NO_PROTO = 0
 """OVS decrements no TTL where the IP protocol is 0 (odp-util.c, commit_set_nw_action; seen on 3.1): not bypassed."""
 MULTICAST_BIT = 1 << 40
+RESERVED_VID = 4095
+"""In no VLAN (IEEE 802.1Q); the tag of fsctl's patch ports. Frames that carry it are dropped at every port."""
 MIN_MTU, MAX_MTU = 68, 65535
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
 
@@ -106,6 +108,21 @@ class FiveTuple:
     ip_proto: int
     sport: int
     dport: int
+
+    @property
+    def fragments(self) -> Fragments:
+        """What fragments of its packets have in common."""
+        return Fragments(self.version, self.src, self.dst, self.ip_proto)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fragments:
+    """The fragments from one host to another of one ip_proto. Only the first of a datagram has ports."""
+
+    version: int
+    src: int
+    dst: int
+    ip_proto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +297,38 @@ class Network:
             for name, router in self.routers.items()
         }
 
+    @cached_property
+    def joined(self) -> Mapping[str, frozenset[str]]:
+        """Bridge -> all bridges that routers' interfaces join to it, however many routers away; itself included."""
+        sets = {name: {name} for name in self.bridges}
+        for router in self.routers.values():
+            places = [sets[i.bridge] for i in router.interfaces.values()]
+            union = set().union(*places)
+            sets.update(dict.fromkeys(union, union))
+        return {name: frozenset(joined) for name, joined in sets.items()}
+
+    @cached_property
+    def own_sources(self) -> Mapping[str, frozenset[int]]:
+        """Bridge -> the IPv4 addresses of the routers that a packet may come to from there.
+
+        A router drops what it is to forward from an address of its own (RFC 1812, 5.3.7: martian). Of IPv6 no
+        router does.
+        """
+        homes: dict[str, set[int]] = {name: set() for name in self.bridges}
+        for name, router in self.routers.items():
+            own = {value for version, value in self.own_addresses[name] if version == IPV4}
+            for bridge in {b for i in router.interfaces.values() for b in self.joined[i.bridge]}:
+                homes[bridge] |= own
+        return {name: frozenset(own) for name, own in homes.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Packet:
     """An Ethernet frame as it arrives on a bridge, as far as a walk looks at it.
 
     `version` is None for what is not IP (ARP, ...); `length` is the IP packet's length in bytes;
-    `fragment` is true for any fragment; those after the first have no ports (0) and no icmpv6_type.
+    `fragment` is true for any fragment; those after the first have no ports (0) and no icmpv6_type. `vlan`: it is
+    tagged, with a VLAN ID that is not reserved.
     """
 
     bridge: str

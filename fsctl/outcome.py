@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsctl.fib import Key, Part
-from fsctl.model import FiveTuple, Interface
+from fsctl.fib import PUNT_ID, Key, Part
+from fsctl.model import FiveTuple, Fragments, Interface
 from fsctl.rules import Field
 
 LOCAL_ID = -2
 """The verdict number of a router's own addresses: they end every walk."""
+Point = FiveTuple | Fragments
+"""What is looked up as it is, and not by prefix."""
+Place = Key | Point
+"""Where a rule can be."""
 SLOW, FORWARD, DROPPED = "slow_path", "forward", "drop"
 NOTHING = Part()
 
@@ -53,6 +57,7 @@ SLOW_EFFECT = Effect(SLOW)
 NO_MATCH = Outcome(SLOW, "no delegation")
 PUNTED = Outcome(SLOW, "punt")
 NEVER_FORWARDED = Outcome(SLOW, "no router forwards such packets")
+MARTIAN = Outcome(SLOW, "the source is an address of a router on this network")
 NO_SENDER = Outcome(SLOW, "eth_src is a router's whose port is missing or has a VLAN configuration")
 LOCAL = Outcome(SLOW, "the router's own address")
 LOOP = Outcome(SLOW, "loop")
@@ -79,7 +84,7 @@ class Node:
         self.held = False  # whether it has ever had a delegation
         self.base = self  # the node of any sender at the same interface
         self.classes: list[Node] = []
-        self.rules: dict[Key | FiveTuple, Effect] = {}
+        self.rules: dict[Place, Effect] = {}
         self.steps: dict[int, Step | Outcome] = {}
         self.head: tuple[Field, ...] | None = None  # what all its rules match on: see pipeline.flow_key
 
@@ -90,7 +95,13 @@ class Node:
         number = self.own.prefixes.get(key)
         return self.any.prefixes.get(key) if number is None else number
 
-    def at_connection(self, connection: FiveTuple) -> int | None:
+    def at_point(self, point: Point) -> int | None:
+        """The verdict's number for a connection; fragments that may be a delegated connection's are punted."""
+        if isinstance(point, FiveTuple):
+            return self._at_connection(point)
+        return PUNT_ID if point in self.own.fragments or point in self.any.fragments else None
+
+    def _at_connection(self, connection: FiveTuple) -> int | None:
         number = self.own.connections.get(connection)
         return self.any.connections.get(connection) if number is None else number
 
@@ -108,7 +119,7 @@ class Emission(NamedTuple):
     """One rule that came, went or changed; None: not there."""
 
     node: Node
-    key: Key | FiveTuple
+    key: Place
     old: Effect | None
     new: Effect | None
 

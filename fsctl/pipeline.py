@@ -9,31 +9,17 @@ gives everything from nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler
-from fsctl.fib import Key
-from fsctl.model import (
-    BITS,
-    ICMPV6,
-    IPV4,
-    IPV6,
-    LOCAL_DESTINATIONS,
-    LOCAL_SOURCES,
-    MULTICAST_BIT,
-    ND_TYPES,
-    NO_PROTO,
-    TCP,
-    FiveTuple,
-    Interface,
-    Network,
-)
-from fsctl.outcome import DROPPED, FORWARD, SLOW, Effect, Emission, Node
+from fsctl.fixed_rules import BRIDGE, Longest, eth_type, fixed_rules, rule
+from fsctl.model import BITS, IPV4, TCP, FiveTuple, Fragments, Network
+from fsctl.outcome import DROPPED, FORWARD, SLOW, Effect, Emission, Node, Place
 from fsctl.rules import (
     EGRESS,
     FLOW_SWITCH,
-    GUARD,
+    LINK_MARK,
     MTU,
     WAYS,
     Action,
@@ -41,8 +27,6 @@ from fsctl.rules import (
     DecTtl,
     Field,
     GotoTable,
-    Learn,
-    Normal,
     Output,
     Resubmit,
     Rule,
@@ -50,83 +34,11 @@ from fsctl.rules import (
     RuleKey,
     RuleTable,
     SetField,
-    match_of,
 )
 from fsctl.ways import Tally, Ways, has_way
 
-ETH_TYPE = {IPV4: 0x0800, IPV6: 0x86DD}
 ETHERNET_HEADER = 14
-VLAN_PRESENT = 0x1000
-# Priorities in table 0 are low on purpose: whatever else rules the bridge keeps its say.
-FROM_LINK, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
 BY_PREFIX, BY_CONNECTION = 1000, 5000
-NORMAL: tuple[Action, ...] = (Normal(),)
-ELSES = (Rule(RuleKey(GUARD, ELSE, ()), NORMAL), *(Rule(RuleKey(t, 0, ()), NORMAL) for t in (FLOW_SWITCH, WAYS, MTU)))
-"""Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
-TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), NORMAL)
-Longest = Mapping[tuple[str, str], int | None]
-"""(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
-
-
-def _rule(table: int, priority: int, actions: tuple[Action, ...], *fields: Field) -> Rule:
-    return Rule(RuleKey(table, priority, match_of(*fields)), actions)
-
-
-def _eth_type(version: int) -> Field:
-    return Field("eth_type", ETH_TYPE[version])
-
-
-# --- table 0 and 2: they follow from the network, not from delegations --------------------------------
-
-
-def _exempt(network: Network, bridge: str) -> Iterator[Rule]:
-    """What is never bypassed, whoever sends it."""
-    yield _rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
-    yield _rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
-    for version in (IPV4, IPV6):
-        yield _rule(GUARD, EXEMPT, NORMAL, _eth_type(version), Field("ip_proto", NO_PROTO))
-    for ofport in network.bridges[bridge].exempt_ports:
-        yield _rule(GUARD, EXEMPT, NORMAL, Field("in_port", ofport))
-    for name, prefixes in (("dst", LOCAL_DESTINATIONS), ("src", LOCAL_SOURCES)):
-        for prefix in prefixes:
-            full = (1 << BITS[prefix.version]) - 1
-            mask = None if not prefix.host_mask else full & ~prefix.host_mask
-            field = Field(f"ipv{prefix.version}_{name}", prefix.value, mask)
-            yield _rule(GUARD, LOCAL_SCOPE, NORMAL, _eth_type(prefix.version), field)
-    for nd_type in ND_TYPES:
-        fields = (_eth_type(IPV6), Field("ip_proto", ICMPV6), Field("icmpv6_type", nd_type))
-        yield _rule(GUARD, LOCAL_SCOPE, NORMAL, *fields)
-
-
-def _admission(interface: Interface, longest: int | None) -> Iterator[Rule]:
-    """Who may enter the flow switch through one router interface; `longest` chain, None: nobody."""
-    to_router, from_router = Field("eth_dst", interface.mac), Field("eth_src", interface.mac)
-    enter: tuple[Action, ...] = (Learn(), GotoTable(FLOW_SWITCH))
-    if interface.ofport is not None:
-        yield _rule(GUARD, FROM_ROUTER, enter, Field("in_port", interface.ofport), from_router)
-    yield _rule(GUARD, SPOOFED, NORMAL, from_router)
-    if longest is not None:
-        for version in (IPV4, IPV6):
-            yield _rule(GUARD, TO_ROUTER, enter, to_router, _eth_type(version))
-            for ttl in range(longest + 1):
-                yield _rule(GUARD, LOW_TTL, NORMAL, to_router, _eth_type(version), Field("nw_ttl", ttl))
-
-
-def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
-    """Guard and egress of one bridge; `longest` is the longest chain by (router, interface)."""
-    table = RuleTable()
-    table.add(*ELSES, TOO_LARGE, *_exempt(network, bridge))
-    for ofport in network.bridges[bridge].links.values():
-        table.add(_rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport)))
-    for interface in network.interfaces():
-        if interface.bridge != bridge or not interface.mac:
-            continue  # elsewhere, or its MAC is not known yet
-        table.add(*_admission(interface, longest.get((interface.router, interface.name))))
-        if interface.ofport is not None and interface.up:
-            deliver = (SetField("in_port", interface.ofport), Normal())
-            table.add(_rule(EGRESS, 10, deliver, Field("eth_src", interface.mac)))
-    return table
-
 
 # --- table 1, the ways out, and the MTU -----------------------------------------------------------------
 
@@ -134,7 +46,7 @@ def frame(network: Network, bridge: str, longest: Longest) -> RuleTable:
 def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, ...]:
     """What the whole chain does to a packet that is short enough."""
     if effect.kind != FORWARD:
-        return () if effect.kind == DROPPED else NORMAL
+        return () if effect.kind == DROPPED else BRIDGE
     hop = network.fibs[effect.router].nexthops[effect.nexthop]
     out = network.routers[effect.router].interfaces[hop.out]
     links = network.bridges[bridge].links
@@ -143,8 +55,9 @@ def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, .
     elif out.bridge in links and network.bridges[out.bridge].takes(bridge, out.mac, out.ofport):
         away = Output(links[out.bridge])
     else:
-        return NORMAL  # no patch port, no end to it, or the last bridge is not ready: the slow path
-    return DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst), away
+        return BRIDGE  # no patch port, no end to it, or the last bridge is not ready: the slow path
+    rewrite = (DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst))
+    return (*rewrite, SetField("pkt_mark", LINK_MARK), away)
 
 
 def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[Rule, ...]:
@@ -153,11 +66,11 @@ def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[
     They match on the IP version because dec_ttl wants it (OFPBAC_MATCH_INCONSISTENT otherwise).
     """
     actions = actions_of(network, bridge, effect)
-    taken = (_eth_type(effect.version), Field("reg1", number))
-    if not effect.limit or actions == NORMAL:
-        return (_rule(WAYS, 10, actions, *taken),)
+    taken = (eth_type(effect.version), Field("reg1", number))
+    if not effect.limit or actions == BRIDGE:
+        return (rule(WAYS, 10, actions, *taken),)
     check = (CheckLarger(effect.limit + ETHERNET_HEADER), GotoTable(MTU))
-    return _rule(WAYS, 10, check, *taken), _rule(MTU, 10, actions, *taken)
+    return rule(WAYS, 10, check, *taken), rule(MTU, 10, actions, *taken)
 
 
 _MASKS = {v: [((1 << n) - 1) << (bits - n) for n in range(bits)] + [None] for v, bits in BITS.items()}
@@ -175,15 +88,27 @@ def _connection_fields(connection: FiveTuple) -> tuple[Field, ...]:
     )
 
 
-def flow_key(node: Node, key: Key | FiveTuple) -> RuleKey:
+def _fragment_fields(fragments: Fragments) -> tuple[Field, ...]:
+    family = f"ipv{fragments.version}"
+    return (
+        Field(f"{family}_src", fragments.src),
+        Field(f"{family}_dst", fragments.dst),
+        Field("ip_proto", fragments.ip_proto),
+        Field("nw_frag", 1, 1),
+    )
+
+
+def flow_key(node: Node, key: Place) -> RuleKey:
     """The match of a collapsed rule. On the path of every rule: the node's part is made once."""
     head = node.head
     if head is None:
         eth_src = () if node.eth_src is None else (Field("eth_src", node.eth_src),)
-        head = node.head = (Field("eth_dst", node.interface.mac), *eth_src, _eth_type(node.version))
+        head = node.head = (Field("eth_dst", node.interface.mac), *eth_src, eth_type(node.version))
     of_class = node.eth_src is not None
     if isinstance(key, FiveTuple):
         return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _connection_fields(key))
+    if isinstance(key, Fragments):
+        return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _fragment_fields(key))
     length = key & 0xFF
     if not length:
         return RuleKey(FLOW_SWITCH, BY_PREFIX + of_class, head)
@@ -207,7 +132,7 @@ class Layout:
                 if has_way(effect) and self.ways[bridge].use(effect):
                     self._join(bridge, effect, 1)
         self.longest = {name: self._longest(name) for name in network.bridges}
-        self.frames = {name: frame(network, name, self.longest[name]) for name in network.bridges}
+        self.frames = {name: fixed_rules(network, name, self.longest[name]) for name in network.bridges}
 
     def _longest(self, bridge: str) -> Longest:
         """The longest chain in force from each interface of a bridge."""
@@ -229,7 +154,7 @@ class Layout:
 
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
-        return self.ways[bridge].actions.get(effect) or (NORMAL if effect.kind == SLOW else ())
+        return self.ways[bridge].actions.get(effect) or (BRIDGE if effect.kind == SLOW else ())
 
     @property
     def joined(self) -> frozenset[frozenset[str]]:
@@ -307,18 +232,18 @@ class Layout:
 
     def _new_way(self, bridge: str, effect: Effect) -> Iterator[RuleChange]:
         self._join(bridge, effect, 1)
-        for rule in way_of(self.network, bridge, effect, self.ways[bridge].numbers[effect]):
-            yield RuleChange(rule.key, rule.actions)
+        for made in way_of(self.network, bridge, effect, self.ways[bridge].numbers[effect]):
+            yield RuleChange(made.key, made.actions)
 
     def _old_way(self, bridge: str, effect: Effect, number: int) -> Iterator[RuleChange]:
         self._join(bridge, effect, -1)
-        for rule in way_of(self.network, bridge, effect, number):
-            yield RuleChange(rule.key, None, False)
+        for made in way_of(self.network, bridge, effect, number):
+            yield RuleChange(made.key, None, False)
 
     def _reframe(self, bridge: str) -> Iterator[RuleChange]:
         """Guard rules follow the longest chain in force."""
         self.longest[bridge] = self._longest(bridge)
-        old, new = self.frames[bridge].rules, frame(self.network, bridge, self.longest[bridge]).rules
+        old, new = self.frames[bridge].rules, fixed_rules(self.network, bridge, self.longest[bridge]).rules
         self.frames[bridge].rules = new
         for key, actions in new.items():
             if old.get(key) != actions:
@@ -331,7 +256,7 @@ class Layout:
         before = {bridge: self._few(bridge) for bridge in self.ways}
         self.network = network
         for bridge, frame_now in self.frames.items():
-            frame_now.rules = frame(network, bridge, self.longest[bridge]).rules
+            frame_now.rules = fixed_rules(network, bridge, self.longest[bridge]).rules
         return {bridge: reconcile.diff(self._few(bridge), before[bridge], bridge).changes for bridge in before}
 
     def reroute(self, router: str, numbers: Collection[int]) -> dict[str, list[RuleChange]]:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from sortedcontainers import SortedDict, SortedList
 
 from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
-from fsctl.model import BITS, FiveTuple, Interface, Network
+from fsctl.model import BITS, IPV4, FiveTuple, Interface, Network
 from fsctl.outcome import (
     DROPPED,
     FORWARD,
@@ -37,6 +37,8 @@ from fsctl.outcome import (
     Emission,
     Node,
     Outcome,
+    Place,
+    Point,
     State,
     Step,
 )
@@ -46,7 +48,7 @@ _PIECE = 512
 """Keys whose rules are given out at a time: well under 10 ms of work."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
-"""The nodes (by index) whose delegation for a key came, went or changed."""
+"""The nodes (by index) whose delegation for a key, or a connection of these fragments, came, went or changed."""
 
 
 class Plane:
@@ -59,8 +61,9 @@ class Plane:
         self.union: Counter[Key] = Counter()
         self.order: SortedList[Key] = SortedList()
         self.lengths: Counter[int] = Counter()
-        self.connections: Counter[FiveTuple] = Counter()
-        self.by_dst: SortedDict[int, set[FiveTuple]] = SortedDict()
+        self.points: Counter[Point] = Counter()
+        """Connections, and what their fragments have in common."""
+        self.by_dst: SortedDict[int, set[Point]] = SortedDict()
         self._preds: list[set[int]] = []
         self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
@@ -80,7 +83,8 @@ class Plane:
             for (in_port, version, eth_src), part in fib.parts.items():
                 if version == self.version:
                     self.ensure_node(router, in_port, eth_src)
-                    self.connections.update(part.connections.keys())
+                    self.points.update(part.connections.keys())
+                    self.points.update(part.fragments)
                     self.union.update(part.prefixes.keys())
             self.refresh(router)
         for node in self.nodes:
@@ -89,8 +93,8 @@ class Plane:
         """The addresses of all routers themselves."""
         self.order.update(self.union)
         self.lengths.update(key & 0xFF for key in self.union)
-        for connection in self.connections:
-            self.by_dst.setdefault(connection.dst, set()).add(connection)
+        for point in self.points:
+            self.by_dst.setdefault(point.dst, set()).add(point)
 
     def _add_node(self, interface: Interface, eth_src: int | None) -> Node:
         own = self.network.own_addresses[interface.router]
@@ -138,7 +142,8 @@ class Plane:
     def count(self, key: Key | FiveTuple, by: int) -> None:
         """A delegation for `key` came (+1) or went (-1)."""
         if isinstance(key, FiveTuple):
-            self._count_connection(key, by)
+            self._count_point(key, by)
+            self._count_point(key.fragments, by)
             return
         before = self.union[key]
         self.union[key] = after = before + by
@@ -150,16 +155,16 @@ class Plane:
             self.order.remove(key)
             self.lengths[key & 0xFF] -= 1
 
-    def _count_connection(self, connection: FiveTuple, by: int) -> None:
-        self.connections[connection] += by
-        same_dst = self.by_dst.setdefault(connection.dst, set())
-        if self.connections[connection]:
-            same_dst.add(connection)
+    def _count_point(self, point: Point, by: int) -> None:
+        self.points[point] += by
+        same_dst = self.by_dst.setdefault(point.dst, set())
+        if self.points[point]:
+            same_dst.add(point)
             return
-        del self.connections[connection]
-        same_dst.discard(connection)
+        del self.points[point]
+        same_dst.discard(point)
         if not same_dst:
-            del self.by_dst[connection.dst]
+            del self.by_dst[point.dst]
 
     # --- walks -----------------------------------------------------------------------------------
 
@@ -344,7 +349,7 @@ class Plane:
         yield out
 
     def _emit(
-        self, key: Key | FiveTuple, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
+        self, key: Place, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
     ) -> None:
         """Rules at `key`: one where an interface, or a class of its senders, is told something else than above."""
         for base in dict.fromkeys(n.base for n in affected if n.base.index in watched):
@@ -362,33 +367,37 @@ class Plane:
                 if node.rules.get(key) is not own_rule:
                     out.append(_put(node, key, own_rule))
 
-    def at_connection(self, connection: FiveTuple) -> tuple[State, State]:
-        """The states that a connection's packets meet: without and with the delegations of connections."""
-        plain = self.above(connection.dst << 8 | BITS[self.version], inclusive=True)
+    def at_point(self, point: Point) -> tuple[State, State]:
+        """The states that a connection's packets or fragments meet: without and with the delegations of connections."""
+        plain = self.above(point.dst << 8 | BITS[self.version], inclusive=True)
         exact = State(plain.last, plain.best.copy(), [None] * len(self.nodes))
         for node in self.nodes:
-            number = node.at_connection(connection)
+            number = node.at_point(point)
             if number is not None and exact.best[node.index] != LOCAL_ID:
                 exact.best[node.index] = number
         return plain, exact
 
-    def sweep_connections(self, connections: Iterable[FiveTuple], seeds: Seeds[FiveTuple]) -> Iterator[list[Emission]]:
-        """Connections are points: evaluate the walk at each."""
+    def sweep_points(self, points: Iterable[Point], seeds: Seeds[Point]) -> Iterator[list[Emission]]:
+        """Evaluate the walk at each."""
         out: list[Emission] = []
-        for count, connection in enumerate(connections, 1):
+        for count, point in enumerate(points, 1):
             if not count % _PIECE:
                 yield out
                 out = []
-            if self.scope.excludes(connection):
+            if self.scope.excludes(point):
                 continue
-            plain, exact = self.at_connection(connection)
-            said = {n.index for n in self.nodes if n.at_connection(connection) is not None}
-            affected = self.upstream(frozenset(said.union(seeds.get(connection, ()))))
-            self._emit(connection, plain, exact, affected, {n.base.index for n in affected}, out)
+            plain, exact = self.at_point(point)
+            said = {n.index for n in self.nodes if n.at_point(point) is not None}
+            affected = [n for n in self.upstream(frozenset(said.union(seeds.get(point, ())))) if not self.is_martian(n, point)]
+            self._emit(point, plain, exact, affected, {n.base.index for n in affected}, out)
         yield out
 
+    def is_martian(self, node: Node, point: Point) -> bool:
+        """Whether the guard keeps these packets out, because some router there drops what its own address sent."""
+        return self.version == IPV4 and point.src in self.network.own_sources[node.interface.bridge]
 
-def _put(node: Node, key: Key | FiveTuple, new: Effect | None) -> Emission:
+
+def _put(node: Node, key: Place, new: Effect | None) -> Emission:
     """Keep a rule, or that there is none any more."""
     old = node.rules.get(key)
     if new is None:

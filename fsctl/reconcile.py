@@ -13,7 +13,9 @@ from fsctl.rules import (
     EGRESS,
     FLOW_SWITCH,
     GUARD,
+    LEARN,
     MTU,
+    SENDERS,
     WAYS,
     GotoTable,
     Resubmit,
@@ -27,8 +29,8 @@ from fsctl.rules import (
 LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": first rules to come, last to go."""
 
-_ADD_RANK = {"else": 10, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
-_REMOVE_RANK = {FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, "else": 120}
+_ADD_RANK = {"else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
+_REMOVE_RANK = {FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120}
 """When each table's changes are made; modifications come with the additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
 
@@ -38,7 +40,8 @@ def rank(change: RuleChange) -> tuple[int, int]:
     ranks = _ADD_RANK if change.actions is not None else _REMOVE_RANK
     table, priority, _ = change.key
     if priority <= LAST_TABLE_MISS:
-        return ranks["else"], 0
+        # Tables lead to higher ones: those are there first, and go last.
+        return ranks["else"], -table if change.actions is not None else table
     # Most specific first when adding, last when removing.
     order = -priority if change.actions is not None else priority
     return ranks.get(table, _LAST_ADD if change.actions is not None else _FIRST_REMOVE), order
@@ -86,6 +89,10 @@ def _tables_named(change: RuleChange) -> set[int]:
     return {a.table for a in change.actions or () if isinstance(a, GotoTable | Resubmit)}
 
 
+_DOORS = {FLOW_SWITCH, EGRESS}
+"""Where the guard lets packets in."""
+
+
 class _Refused:
     """What refused changes leave without: router MACs unguarded or undelivered, tables without their "else"."""
 
@@ -100,9 +107,11 @@ class _Refused:
 
     def _add(self, change: RuleChange) -> None:
         table, priority, _ = change.key
+        if table == SENDERS:
+            return  # ordinary bridging has no other way; what stands there instead, if anything, decides
         if priority <= LAST_TABLE_MISS:
             self._bare.add(table)
-        elif table == GUARD and not _tables_named(change):  # those that name a table let packets in, and guard nothing
+        elif table == GUARD and not _DOORS & _tables_named(change):  # doors let packets in, and guard nothing
             self._unguarded.add(_value(change.key, "eth_dst"))
         elif table == EGRESS:
             self._undelivered.add(_value(change.key, "eth_src"))
@@ -127,11 +136,11 @@ class _Refused:
 def dependents(refused: Sequence[RuleChange], changes: Sequence[RuleChange]) -> list[RuleChange]:
     """The additions and modifications among `changes` that must not be made if `refused` are not.
 
-    Who leads where nothing is waits there safely: tables 3 and 4 send what they do not know to NORMAL, the slow path.
-    So a rule stays when its way is refused, and a way when its MTU rule is; without them, their packets would follow
-    a shorter prefix. What does hinder: a refused guard, the flow switch rules towards its router MAC (all of them if it
-    says no MAC); a refused egress rule, the ways that deliver with its MAC; the refused rule for frames that are
-    too long, those that send the rest down the chain; a table's refused "else", all that lead to that table.
+    A rule may lead to a missing one: tables 3 and 4 send what they do not know to table 5, the slow path. So a rule
+    stays when its way is refused, and a way when its MTU rule is; without them, their packets would follow a shorter
+    prefix. What does hinder: a refused guard, the flow switch rules towards its router MAC (all of them if it says no
+    MAC); a refused egress rule, the ways that deliver with its MAC; the refused rule for frames that are too long,
+    those that send the rest down the chain; the refused "else" of a table other than SENDERS, all that lead to it.
     """
     missing, known = _Refused(refused), {id(c) for c in refused}
     return [c for c in changes if id(c) not in known and missing.hinders(c)]

@@ -9,13 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU = 0, 1, 2, 3, 4
+GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN = range(7)
 """Table numbers (docs/pipeline.md)."""
 
 COOKIE = 0x6673_6374_6C00_0000
-"""Marks what is fsctl's ("fsctl"); rules with other cookies are never touched."""
-COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
+"""Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""
 LEARNED_COOKIE = 0x6673_6374_6C80_0000
+"""Marks what the switch learns itself, by `Learn`; the low 16 bits are the port that the sender was seen at."""
+COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
+"""Tells COOKIE and LEARNED_COOKIE apart, and both from what others write."""
+LEARNED = 10
+"""The priority of learned rules in table SENDERS."""
+LINK_MARK = 0x6673_6374
+"""The packet mark ("fsct") of what a rewrite sends into a patch port. No guest can set it."""
 
 
 class Field(NamedTuple):
@@ -38,7 +44,7 @@ class DecTtl:
 
 @dataclass(frozen=True, slots=True)
 class SetField:
-    """`name` is eth_src, eth_dst, in_port, reg0 or reg1."""
+    """`name` is eth_src, eth_dst, in_port, pkt_mark, reg0 or reg1."""
 
     name: str
     value: int
@@ -58,7 +64,15 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Let the bridge learn the sender, and nothing else: clone(move eth_src -> eth_dst, NORMAL)."""
+    """Add or refresh a rule of table SENDERS that sends what is for this packet's eth_src to the port it came from.
+
+    The rule goes after `age_s` seconds without such packets, and with the rule that contains this action. `port` is
+    the port that this action is for; at most `limit` senders are learned there.
+    """
+
+    port: int
+    age_s: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ class Rule:
 
 FIELD_ORDER = (
     "in_port", "eth_dst", "eth_src", "eth_type", "vlan_tci", "ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst",
-    "ip_proto", "nw_ttl", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "icmpv6_type", "reg0", "reg1",
+    "ip_proto", "nw_ttl", "nw_frag", "tcp_src", "tcp_dst", "udp_src", "udp_dst", "icmpv6_type", "reg0", "reg1", "pkt_mark",
 )  # fmt: skip
 """The order of fields in a RuleKey; `match_of` sorts by it."""
 _RANK = {name: n for n, name in enumerate(FIELD_ORDER)}

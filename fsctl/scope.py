@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from fsctl.fib import Key
-from fsctl.model import BITS, LOCAL_DESTINATIONS, LOCAL_SOURCES, FiveTuple, Prefix
+from fsctl.model import BITS, LOCAL_DESTINATIONS, LOCAL_SOURCES, FiveTuple, Fragments, Prefix
 
 
 class _Ranges:
@@ -35,9 +35,9 @@ class Scope:
         bits = BITS[version]
         self._host_masks = [(1 << (bits - length)) - 1 for length in range(bits + 1)]
 
-    def excludes(self, key: Key | FiveTuple) -> bool:
-        """Whether all packets of a prefix or a connection are kept out."""
-        if isinstance(key, FiveTuple):
+    def excludes(self, key: Key | FiveTuple | Fragments) -> bool:
+        """Whether all packets of a prefix, a connection or its fragments are kept out."""
+        if isinstance(key, FiveTuple | Fragments):
             return self._destinations.cover(key.dst, key.dst) or self._sources.cover(key.src, key.src)
         first = key >> 8
         return self._destinations.cover(first, first | self._host_masks[key & 0xFF])

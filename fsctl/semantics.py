@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import NotFoundError
-from fsctl.flowterp import Delivery, Flowterp, Hit, Outcome, lookup
+from fsctl.flowterp import Delivery, Flowterp, Hit, Learned, Outcome, lookup
 from fsctl.model import (
     ICMPV6,
+    IPV4,
     LOCAL_DESTINATIONS,
     LOCAL_SOURCES,
     MULTICAST_BIT,
@@ -35,7 +36,7 @@ from fsctl.model import (
 
 __all__ = [
     "BRIDGED", "DROPPED", "SLOW_PATH",
-    "Delivery", "Flowterp", "Hit", "Hop", "Outcome", "Walk", "decide", "lookup", "walk",
+    "Delivery", "Flowterp", "Hit", "Hop", "Learned", "Outcome", "Walk", "decide", "delivered", "lookup", "walk",
 ]  # fmt: skip
 
 BRIDGED, DROPPED, SLOW_PATH = "bridged", "dropped", "slow_path"
@@ -82,6 +83,28 @@ def walk(network: Network, packet: Packet) -> Walk:
     return walker.finish(*ended)
 
 
+def delivered(network: Network, found: Walk, senders: Iterable[Learned] = ()) -> tuple[Delivery, ...]:
+    """Who gets the frame that a walk ends with; `senders` are those learned so far.
+
+    It goes to the port where its receiver is: a router's own port while its interface is up, the port that OVSDB
+    names (`Bridge.pinned`), else where the receiver was last seen as a sender. Nothing goes back to where it came
+    from. Anything else is for the bridge itself to deliver (`port` None), and so is what the bridge alone can judge.
+    """
+    frame = found.final
+    if found.end == DROPPED:
+        return ()
+    if not found.forwards and _is_for_the_bridge(network, frame) is not None:
+        return (Delivery(frame),)
+    bridge, owner = network.bridges[frame.bridge], network.by_mac.get((frame.bridge, frame.eth_dst))
+    places = {s.mac: s.port for s in senders if s.bridge == frame.bridge} | dict(bridge.pinned)
+    port = places.get(frame.eth_dst)
+    if owner is not None and owner.up and owner.ofport is not None:
+        port = owner.ofport
+    if port is not None and port == frame.in_port:
+        return ()
+    return (Delivery(frame, port),)
+
+
 def decide(delegations: Iterable[Delegation], in_port: str, packet: Packet) -> Delegation | None:
     """The delegation that a packet hits at the interface named `in_port` of their owner.
 
@@ -107,8 +130,25 @@ def _precedence(delegation: Delegation) -> tuple[bool, int, bool]:
     return match.connection is not None, match.dst.length, match.eth_src is not None
 
 
-def _why_not_begun(network: Network, packet: Packet) -> str | None:
-    """Why no router would forward this packet, or why it may not be what it says it is; else None."""
+def part_of(delegations: Iterable[Delegation], in_port: str, packet: Packet) -> Delegation | None:
+    """A delegated connection that a fragment may belong to: which one, its ports would tell, and it may have none.
+
+    The router has to see all fragments of such a datagram, so none of them is bypassed at its interface.
+    """
+    if not packet.fragment:
+        return None
+    for delegation in delegations:
+        match = delegation.match
+        if match.connection is None or match.in_port != in_port or match.eth_src not in (None, packet.eth_src):
+            continue
+        c = match.connection
+        if (c.version, c.src, c.dst, c.ip_proto) == (packet.version, packet.src, packet.dst, packet.ip_proto):
+            return delegation
+    return None
+
+
+def _is_for_the_bridge(network: Network, packet: Packet) -> str | None:
+    """Why the bridge alone can judge who may get this frame; else None."""
     if packet.vlan:
         return "VLAN tagged"
     exempt = network.bridges[packet.bridge].exempt_ports
@@ -116,6 +156,14 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
         return f"port {packet.in_port} {exempt[packet.in_port]}"
     if packet.eth_src & MULTICAST_BIT:
         return "source MAC is multicast"
+    return None
+
+
+def _why_not_begun(network: Network, packet: Packet) -> str | None:
+    """Why no router would forward this packet, or why it may not be what it says it is; else None."""
+    why = _is_for_the_bridge(network, packet)
+    if why is not None:
+        return why
     if packet.version is None:
         return "not IP"
     if packet.ip_proto == NO_PROTO:
@@ -124,12 +172,33 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
         return f"destination {format_ip(packet.version, packet.dst)} is never forwarded"
     if any(p.covers(packet.version, packet.src) for p in LOCAL_SOURCES):
         return f"source {format_ip(packet.version, packet.src)} is never forwarded"
+    if packet.version == IPV4 and packet.src in _own_addresses_near(network, packet.bridge):
+        return f"source {format_ip(IPV4, packet.src)} is an address of a router on this network"
     if packet.version == 6 and packet.ip_proto == ICMPV6 and packet.icmpv6_type in ND_TYPES:
         return "neighbour discovery"
     owner = network.by_mac.get((packet.bridge, packet.eth_src))
     if owner is not None and owner.ofport != packet.in_port:
         return f"source MAC {format_mac(packet.eth_src)} of {_text(owner)} came from another port"
     return None
+
+
+def _own_addresses_near(network: Network, bridge: str) -> set[int]:
+    """The IPv4 addresses of all routers that a packet may get to from a bridge: they drop what claims to be from them."""
+    bridges, routers = {bridge}, set[str]()
+    while True:
+        more = {r.name for r in network.routers.values() if any(i.bridge in bridges for i in r.interfaces.values())} - routers
+        if not more:
+            break
+        routers |= more
+        bridges |= {i.bridge for name in more for i in network.routers[name].interfaces.values()}
+    return {
+        value
+        for name in routers
+        for i in network.routers[name].interfaces.values()
+        for a in i.addresses
+        if a.version == IPV4
+        for value in a.own()
+    }
 
 
 def _text(interface: Interface) -> str:
@@ -167,6 +236,10 @@ class _Walker:
         if (now.version, now.dst) in self.network.own_addresses[ingress.router]:
             self.hops.append(Hop(ingress, None))
             return BRIDGED, f"destination is {ingress.router}'s own address"
+        connection = part_of(self.network.fibs[ingress.router], ingress.name, now)
+        if connection is not None:
+            self.hops.append(Hop(ingress, None))
+            return BRIDGED, f"fragment: it may be of a connection that {ingress.router} delegated by itself"
         delegation = decide(self.network.fibs[ingress.router], ingress.name, now)
         self.hops.append(Hop(ingress, delegation))
         if delegation is None:

@@ -10,12 +10,13 @@ from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Key, match_of_change
+from fsctl.fib import match_of_change
+from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Match, Packet, Prefix
-from fsctl.outcome import FORWARD, SLOW, Effect, Node
-from fsctl.pipeline import NORMAL, actions_of, flow_key, way_of
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix
+from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
+from fsctl.pipeline import actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
 from fsctl.runtime import Runtime
 from fsctl.status import (
@@ -144,7 +145,7 @@ class Views:
                 sums[hop] = packets + counts[0], size + counts[1]
         return sums
 
-    def _rules_counted(self) -> Iterator[tuple[Node, Key | FiveTuple, tuple[int, int]]]:
+    def _rules_counted(self) -> Iterator[tuple[Node, Place, tuple[int, int]]]:
         counts = {name: self._counts(name) for name in self._known.config.bridges}
         for _, node in self._known.now.compiler.nodes():
             here = counts[node.interface.bridge]
@@ -154,9 +155,13 @@ class Views:
                 if key in node.rules:
                     yield node, key, here.get(flow_key(node, key), (0, 0))
 
-    def _chain(self, node: Node, key: Key | FiveTuple) -> tuple[tuple[str, Delegation], ...]:
+    def _chain(self, node: Node, key: Place) -> tuple[tuple[str, Delegation], ...]:
         part = (node.interface.name, node.version, node.eth_src)
-        return self._known.now.compiler.chain(node.interface.router, match_of_change(part, key))
+        compiler = self._known.now.compiler
+        if isinstance(key, Fragments):
+            some = FiveTuple(key.version, key.src, key.dst, key.ip_proto, 0, 0)
+            return compiler.chain(node.interface.router, match_of_change(part, some), fragment=True)
+        return compiler.chain(node.interface.router, match_of_change(part, key))
 
     # --- delegations -------------------------------------------------------------------------------------
 
@@ -197,7 +202,7 @@ class Views:
         refused = self._refused_way(bridge, effect)
         if refused:
             return REFUSED, refused, 0
-        if effect.kind == FORWARD and actions_of(self._known.now.network, bridge, effect) == NORMAL:
+        if effect.kind == FORWARD and actions_of(self._known.now.network, bridge, effect) == BRIDGE:
             return SLOW_PATH, self._why_no_link(bridge, effect), 0
         return INSTALLED, "", outcome.hops
 
@@ -234,16 +239,16 @@ class Views:
             if self._installed(node, key):
                 yield self._rule(node, key, counts)
 
-    def _installed(self, node: Node, key: Key | FiveTuple) -> bool:
+    def _installed(self, node: Node, key: Place) -> bool:
         here = self._known.installer.bridges.get(node.interface.bridge)
         return here is not None and not here.trouble(self._known.runtime.now()) and flow_key(node, key) not in here.rejected
 
-    def _rule(self, node: Node, key: Key | FiveTuple, counts: tuple[int, int]) -> RuleStatus:
+    def _rule(self, node: Node, key: Place, counts: tuple[int, int]) -> RuleStatus:
         bridge, effect = node.interface.bridge, node.rules[key]
         rule, layout = flow_key(node, key), self._known.now.layout
         actions = actions_of(self._known.now.network, bridge, effect)
         if rule in self._known.installer.bridges[bridge].demoted:
-            actions = NORMAL
+            actions = BRIDGE
         way = layout.ways[bridge].numbers.get(effect)
         return RuleStatus(bridge, rule, actions, way, self._chain(node, key), counts[0], counts[1])
 
@@ -261,11 +266,11 @@ class Views:
         if into is None or packet.version is None:
             return None
         connection = None
-        if packet.ip_proto in (TCP, UDP) and not packet.fragment:
+        if packet.ip_proto in (TCP, UDP):
             ports = (packet.ip_proto, packet.sport, packet.dport)
             connection = FiveTuple(packet.version, packet.src, packet.dst, *ports)
         match = Match(into.name, Prefix.host(packet.version, packet.dst), packet.eth_src, connection)
-        place = self._known.now.compiler.rule_at(into.router, match)
+        place = self._known.now.compiler.rule_at(into.router, match, fragment=packet.fragment)
         if place is None or not self._installed(*place):
             return None
         counts = self._counts(packet.bridge).get(flow_key(*place), (0, 0))

@@ -39,6 +39,7 @@ from fsctl.model import (
     Verdict,
     parse_mac,
 )
+from fsctl.semantics import Learned
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ ADDRESSES = tuple(
         "fd00:0:0:1::1/64", "fd00::9/128", "2001:db8::2/127",
     )
 )  # fmt: skip
+OWN_SOURCES = tuple(value for a in ADDRESSES if a.version == IPV4 for value in a.own())
 WIDE = tuple(Prefix.parse(text) for text in ("10.0.0.0/8", "0.0.0.0/0", "fd00::/16", "::/0"))
 SOURCES: Mapping[int, tuple[int, ...]] = {
     IPV4: tuple(Prefix.parse(t).value for t in ("10.1.1.7", "10.1.0.9", "192.0.2.1")),
@@ -124,8 +126,10 @@ def several(draw: Draw, options: Sequence[T], most: int) -> list[T]:
 def a_bridge(draw: Draw, name: str, names: Sequence[str], missing: Sequence[tuple[str, str]]) -> Bridge:
     """A bridge with patch ports to all others, but those `missing` (from, to)."""
     links = {peer: FIRST_LINK_PORT + n for n, peer in enumerate(names) if peer != name and (name, peer) not in missing}
-    tagged = (HOST_PORTS[1],) if once_in(draw, 10) else ()
-    return Bridge(name, links, pick(draw, MTUS), tagged)
+    exempt = {HOST_PORTS[1]: "has a VLAN configuration"} if once_in(draw, 10) else {}
+    learning = [port for port in (*HOST_PORTS, *range(1, 9)) if port not in exempt and not once_in(draw, 6)]
+    pinned = {HOST_MACS[0]: pick(draw, HOST_PORTS)} if once_in(draw, 4) else {}
+    return Bridge(name, links, pick(draw, MTUS), exempt, dict.fromkeys(learning, 256), pinned)
 
 
 def some_bridges(draw: Draw) -> dict[str, Bridge]:
@@ -164,8 +168,12 @@ def some_routers(draw: Draw, names: Sequence[str], in_line: bool) -> dict[str, R
 
 
 def a_source(draw: Draw, version: int) -> int:
-    """A source address; now and then one that no router forwards."""
-    return LOCAL_SOURCE[version] if once_in(draw, 15) else pick(draw, SOURCES[version])
+    """A source address; now and then one that no router forwards, or that may be a router's own."""
+    if once_in(draw, 15):
+        return LOCAL_SOURCE[version]
+    if version == IPV4 and once_in(draw, 12):
+        return pick(draw, OWN_SOURCES)
+    return pick(draw, SOURCES[version])
 
 
 def a_connection(draw: Draw, version: int) -> FiveTuple:
@@ -336,6 +344,16 @@ def a_sender(draw: Draw, network: Network, bridge: str) -> tuple[int, int]:
     elif once_in(draw, 12):
         eth_src = pick(draw, (*ROUTER_MACS[:4], MULTICAST_MAC))
     return in_port, eth_src
+
+
+def some_senders(draw: Draw, network: Network) -> list[Learned]:
+    """Senders that the bridges have learned, some of them long gone from there, and one MAC at one place a bridge."""
+    found = {}
+    for bridge in sorted(network.bridges):
+        ports = sorted(network.bridges[bridge].sender_ports)
+        for mac in several(draw, (*HOST_MACS, *ROUTER_MACS[:3]), 3) if ports else ():
+            found[bridge, mac] = Learned(bridge, mac, pick(draw, ports))
+    return list(found.values())
 
 
 def near(draw: Draw, packet: Packet) -> Packet:

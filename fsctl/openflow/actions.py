@@ -14,6 +14,9 @@ from typing import Any, cast
 from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
 from fsctl.rules import (
+    LEARNED,
+    LEARNED_COOKIE,
+    SENDERS,
     Action,
     CheckLarger,
     DecTtl,
@@ -27,6 +30,8 @@ from fsctl.rules import (
 )
 
 _NXM_IN_PORT, _NXM_ETH_DST, _NXM_ETH_SRC = 0x0000_0002, 0x0000_0206, 0x0000_0406
+_SPEC_MATCH, _SPEC_OUTPUT = 0x0000, 0x1000
+"""NX_LEARN_SRC_FIELD with NX_LEARN_DST_MATCH or NX_LEARN_DST_OUTPUT (nicira-ext.h), to be combined with a width in bits."""
 _CACHE = 65536
 
 
@@ -52,10 +57,10 @@ def _dec_ttl(action: DecTtl) -> bytes:
 
 
 def _set_field(action: SetField) -> bytes:
-    """in_port and registers by Nicira's load, as OVS writes them itself; header fields by OXM set_field."""
+    """in_port, pkt_mark and registers by Nicira's load, as OVS writes them itself; header fields by OXM set_field."""
     if action.name == "in_port":
         return _nicira(c.NX_LOAD, struct.pack("!HIQ", 15, _NXM_IN_PORT, action.value))
-    if action.name.startswith("reg"):
+    if action.name.startswith(("reg", "pkt_mark")):
         oxm = oxm_of(action.name)
         return _nicira(c.NX_LOAD, struct.pack("!HIQ", oxm.bits - 1, oxm.header, action.value))
     field = encode_field(Field(action.name, action.value))
@@ -63,9 +68,19 @@ def _set_field(action: SetField) -> bytes:
     return struct.pack("!HH", c.SET_FIELD, length + -length % 8) + field + bytes(-length % 8)
 
 
-def _learn(_: Learn) -> bytes:
-    move = struct.pack("!HHHII", 48, 0, 0, _NXM_ETH_SRC, _NXM_ETH_DST)
-    return _nicira(c.NX_CLONE, bytes(6) + _nicira(c.NX_MOVE, move) + _output(c.NORMAL_PORT))
+_LEARN2 = struct.Struct("!HHHQHBxHHIHH")
+"""Idle and hard timeout, priority, cookie, flags, table, two more timeouts, limit, two fields for a result."""
+_LEARN_SPECS = (
+    struct.pack("!HIHIH", _SPEC_MATCH | 48, _NXM_ETH_SRC, 0, _NXM_ETH_DST, 0)
+    + struct.pack("!HIH", _SPEC_OUTPUT | 16, _NXM_IN_PORT, 0)
+)  # fmt: skip
+"""eth_dst of the new rule is this packet's eth_src; it outputs to this packet's in_port."""
+
+
+def _learn(action: Learn) -> bytes:
+    cookie = LEARNED_COOKIE | action.port & 0xFFFF
+    head = _LEARN2.pack(0, action.age_s, LEARNED, cookie, c.NX_LEARN_DELETE_LEARNED, SENDERS, 0, 0, action.limit, 0, 0)
+    return _nicira(c.NX_LEARN2, head + _LEARN_SPECS)
 
 
 def _check_larger(action: CheckLarger) -> bytes:
@@ -119,6 +134,14 @@ def _decode_load(raw: bytes) -> Action | None:
     return SetField("in_port" if header == _NXM_IN_PORT else name_of(header), value)
 
 
+def _decode_learn(raw: bytes) -> Action | None:
+    if len(raw) < 10 + _LEARN2.size:
+        return None
+    _, age_s, _, cookie, _, _, _, _, limit, _, _ = _LEARN2.unpack_from(raw, 10)
+    port = cookie & 0xFFFF
+    return Learn(port if port < c.MAX_PORT & 0xFFFF else port | 0xFFFF_0000, age_s, limit)
+
+
 _DECODERS: dict[int, Callable[[bytes], Action | None]] = {
     c.OUTPUT: _decode_output,
     c.DEC_TTL: lambda _: DecTtl(1),
@@ -127,7 +150,7 @@ _DECODERS: dict[int, Callable[[bytes], Action | None]] = {
 _NICIRA_DECODERS: dict[int, Callable[[bytes], Action | None]] = {
     c.NX_LOAD: _decode_load,
     c.NX_RESUBMIT_TABLE: lambda raw: Resubmit(raw[12]),
-    c.NX_CLONE: lambda _: Learn(),
+    c.NX_LEARN2: _decode_learn,
     c.NX_CHECK_LARGER: lambda raw: CheckLarger(struct.unpack_from("!H", raw, 10)[0]),
 }
 

@@ -14,7 +14,7 @@ from fsctl.openflow import const as c
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
 from fsctl.openflow.text import foreign_text
-from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, Action, Field, Normal, RuleKey
+from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, Action, Field, Normal, RuleKey
 from fsctl.status import ForeignRule, Port
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
@@ -34,7 +34,7 @@ class FlowDump:
     """A bridge's flows: fsctl's own with (packets, bytes), and whose they are otherwise.
 
     `foreign` are texts for people, the first FOREIGN_TEXTS of `foreign_count`; `foreign_keys` the places
-    (table, priority, match) that others hold.
+    (table, priority, match) that others hold; `learned` counts the senders that the switch has learned (`rules.Learn`).
     """
 
     rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class FlowDump:
     foreign: list[str] = field(default_factory=list)
     foreign_count: int = 0
     foreign_keys: set[RuleKey] = field(default_factory=set)
+    learned: int = 0
     policies: list[ForeignRule] = field(default_factory=list)
 
 
@@ -64,14 +65,18 @@ class FlowDecoder:
             match_at = at + _FLOW.size
             match_end = match_at + int.from_bytes(body[match_at + 2 : match_at + 4], "big")
             actions_at = match_end + (match_at - match_end) % 8
+            at += length
+            owner = cookie & COOKIE_MASK
+            if owner == LEARNED_COOKIE:
+                dump.learned += 1
+                continue
             key = RuleKey(table, priority, self._match(body[match_at + 4 : match_end]))
-            actions = body[actions_at : at + length]
-            if cookie & COOKIE_MASK == COOKIE:
+            actions = body[actions_at:at]
+            if owner == COOKIE:
                 dump.rules[key] = decode_instructions(actions)
                 dump.counters[key] = (packets, octets)
             else:
                 self._foreign(key, cookie, actions)
-            at += length
 
     def _foreign(self, key: RuleKey, cookie: int, raw: bytes) -> None:
         dump = self.dump

@@ -46,6 +46,7 @@ OXM: dict[str, Oxm] = {
     "icmpv6_type": Oxm(0x8000_3A01, 8),
     "reg0": Oxm(0x0001_0004, 32),
     "reg1": Oxm(0x0001_0204, 32),
+    "pkt_mark": Oxm(0x0001_4204, 32),
 }
 _WIRE_RANK = {name: n for n, name in enumerate(OXM)}
 _NAME = {oxm.header: name for name, oxm in OXM.items()}

@@ -9,6 +9,9 @@ from fsctl.model import IPV4, IPV6, format_ip, format_mac
 from fsctl.openflow.actions import Opaque
 from fsctl.rules import (
     COOKIE,
+    LEARNED,
+    LEARNED_COOKIE,
+    SENDERS,
     Action,
     CheckLarger,
     DecTtl,
@@ -57,7 +60,7 @@ def _value_text(field: Field) -> str:
         return f"{value:#06x}/{0x1FFF if mask is None else mask:#06x}"
     if name == "eth_type":
         return f"{value:#06x}"
-    if name.startswith(("reg", "oxm_")):
+    if name.startswith(("reg", "oxm_", "pkt_mark")):
         return f"{value:#x}" + ("" if mask is None else f"/{mask:#x}")
     return f"{value}" + ("" if mask is None else f"/{mask:#x}")
 
@@ -79,9 +82,15 @@ def match_text(match: tuple[Field, ...]) -> str:
 def _set_field_text(action: SetField) -> str:
     if action.name == "in_port":
         return f"load:{action.value:#x}->NXM_OF_IN_PORT[]"
-    if action.name.startswith("reg"):
+    if action.name.startswith(("reg", "pkt_mark")):
         return f"load:{action.value:#x}->NXM_NX_{action.name.upper()}[]"
     return f"set_field:{_value_text(Field(action.name, action.value))}->{action.name}"
+
+
+def _learn_text(action: Learn) -> str:
+    return (f"learn(table={SENDERS},hard_timeout={action.age_s},priority={LEARNED},delete_learned,limit={action.limit},"
+            f"cookie={LEARNED_COOKIE | action.port & 0xFFFF:#x},"
+            "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])")  # fmt: skip
 
 
 _ACTION_TEXTS: dict[type[Any], Callable[[Any], str]] = {
@@ -89,7 +98,7 @@ _ACTION_TEXTS: dict[type[Any], Callable[[Any], str]] = {
     SetField: _set_field_text,
     Output: lambda a: f"output:{a.port}",
     Normal: lambda _: "NORMAL",
-    Learn: lambda _: "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)",
+    Learn: _learn_text,
     CheckLarger: lambda a: f"check_pkt_larger({a.bytes})->NXM_NX_REG0[0]",
     Resubmit: lambda a: f"resubmit(,{a.table})",
     GotoTable: lambda a: f"goto_table:{a.table}",

@@ -59,7 +59,7 @@ _ACTION_JSON: dict[type, Callable[..., Json]] = {
     SetField: lambda a: {"set_field": {a.name: _value(a.name, a.value)}},
     Output: lambda a: {"output": a.port},
     Normal: lambda _: {"output": "NORMAL"},
-    Learn: lambda _: {"learn": "eth_src"},
+    Learn: lambda a: {"learn": {"hard_timeout": a.age_s, "limit": a.limit}},
     CheckLarger: lambda a: {"check_pkt_larger": a.bytes},
     Resubmit: lambda a: {"resubmit": a.table},
     GotoTable: lambda a: {"goto_table": a.table},
@@ -69,7 +69,7 @@ _ACTION_TEXT: dict[type, Callable[..., str]] = {
     SetField: lambda a: f"set_field:{_text_value(a.name, a.value)}->{a.name}",
     Output: lambda a: f"output:{a.port}",
     Normal: lambda _: "NORMAL",
-    Learn: lambda _: "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)",
+    Learn: lambda a: f"learn(hard_timeout={a.age_s},limit={a.limit},NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])",
     CheckLarger: lambda a: f"check_pkt_larger({a.bytes})->NXM_NX_REG0[0]",
     Resubmit: lambda a: f"resubmit(,{a.table})",
     GotoTable: lambda a: f"goto_table:{a.table}",
@@ -77,7 +77,7 @@ _ACTION_TEXT: dict[type, Callable[..., str]] = {
 
 
 def _text_value(name: str, value: int) -> str:
-    return f"{value:#x}" if name.startswith("reg") else str(_value(name, value))
+    return f"{value:#x}" if name.startswith(("reg", "pkt_mark")) else str(_value(name, value))
 
 
 def actions_json(actions: Iterable[Action]) -> list[Json]:

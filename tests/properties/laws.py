@@ -18,7 +18,7 @@ from fsctl.fib import Change, Fib, match_of_change
 from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, Network, Packet, Prefix
 from fsctl.pipeline import Layout, tables
 from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
-from fsctl.semantics import DROPPED, Delivery, Flowterp, Outcome, Walk, walk
+from fsctl.semantics import DROPPED, SLOW_PATH, Delivery, Flowterp, Learned, Outcome, Walk, delivered, walk
 from tests.strategies import HOST_MACS, HOST_PORTS, Draw, boundaries, edges, known_connections, of_hypothesis, of_seed
 
 STRANGER = HOST_MACS[-1]
@@ -87,11 +87,6 @@ def carry_out(network: Network, changes: Sequence[tuple[str, Change]]) -> dict[s
     return replaced
 
 
-def promised(packet: Packet, found: Walk) -> tuple[Delivery, ...]:
-    """What the tables have to do for a walk."""
-    return () if found.end == DROPPED else (Delivery(found.final),)
-
-
 def seen_by(prefix: Prefix, network: Network) -> Network:
     """The network as the collapse of one prefix sees it: without all that is narrower."""
     routers = {
@@ -111,15 +106,24 @@ class Bench:
 
     network: Network
     tables: Tables
+    senders: tuple[Learned, ...] = ()
     longest: dict[Interface, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: Network) -> Bench:
-        return cls(network, compiled(network))
+    def of(cls, network: Network, senders: Sequence[Learned] = ()) -> Bench:
+        return cls(network, compiled(network), tuple(senders))
 
     @cached_property
     def program(self) -> Flowterp:
-        return Flowterp(self.tables, {b.name: b.links for b in self.network.bridges.values()})
+        return Flowterp(self.tables, {b.name: b.links for b in self.network.bridges.values()}, self.senders)
+
+    def promised(self, found: Walk) -> tuple[Delivery, ...]:
+        """What the tables have to do for a walk."""
+        return delivered(self.network, found, self.senders)
+
+    def as_it_came(self, packet: Packet) -> tuple[Delivery, ...]:
+        """What ordinary bridging does with a packet."""
+        return delivered(self.network, Walk((), SLOW_PATH, "", packet), self.senders)
 
     @cached_property
     def probes(self) -> list[Packet]:
@@ -133,8 +137,9 @@ class Bench:
             for dst in {*boundaries(self.network, version), *edges(version, LOCAL_DESTINATIONS)}
         ]
         return packets + [
-            Packet("", 0, 0, 0, c.version, c.src, c.dst, AMPLE_TTL, SMALL_BYTES, c.ip_proto, c.sport, c.dport)
+            Packet("", 0, 0, 0, c.version, c.src, c.dst, AMPLE_TTL, SMALL_BYTES, c.ip_proto, *ports, fragment=is_fragment)
             for c in known_connections(self.network)
+            for ports, is_fragment in (((c.sport, c.dport), False), ((0, 0), True))
         ]
 
     def sender(self, bridge: str, eth_src: int) -> tuple[int, int] | None:
@@ -205,8 +210,8 @@ class Bench:
         """The first law: the tables do what walk says, or leave the packet alone and may."""
         found, outcome = walk(self.network, packet), self.program.run(packet)
         assert not found.forwards or found.final.ttl >= 1, "no router forwards with TTL 0 (RFC 1812, 5.3.1)"
-        if outcome.deliveries != promised(packet, found):
-            assert outcome.deliveries == (Delivery(packet),), f"{found}\n{outcome}"
+        if outcome.deliveries != self.promised(found):
+            assert outcome.deliveries == self.as_it_came(packet), f"{found}\n{outcome}"
             assert self.left_alone_for_cause(packet, found), f"{found}\n{outcome}"
         return found, outcome
 

@@ -51,6 +51,8 @@ def witnesses(bench: Bench, bridge: str, rule: Rule, rules: list[Rule]) -> Itera
         if f"{l4}_src" in values:
             src, sport, dport = values[f"ipv{version}_src"], values[f"{l4}_src"], values[f"{l4}_dst"]
             packet = replace(packet, src=src, ip_proto=proto, sport=sport, dport=dport)
+    if any(f.name == "nw_frag" and f.value for f in rule.key.match):
+        packet = replace(packet, src=values[f"ipv{version}_src"], ip_proto=values["ip_proto"], fragment=True)
     places = edges(version, [*(prefix_in(r.key) for r in rules), *LOCAL_DESTINATIONS])
     yield from (replace(packet, dst=dst) for dst in sorted(places) if inside.covers(version, dst))
 

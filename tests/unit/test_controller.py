@@ -9,9 +9,10 @@ import pytest
 
 from fsctl.errors import NotFoundError, TooLargeError
 from fsctl.fib import change_of, key_of
+from fsctl.fixed_rules import BRIDGE
 from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix
 from fsctl.outcome import Emission
-from fsctl.pipeline import NORMAL, flow_key
+from fsctl.pipeline import flow_key
 from fsctl.rules import EGRESS, WAYS, RuleChange, RuleTable
 from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
 
@@ -86,7 +87,7 @@ def test_refused_rule_is_not_left_to_a_shorter_prefix(lab: Lab) -> None:
     result = lab.write("r", ("10.1.0.0/16", TO_B))
     assert [(str(f.match.dst), f.bridge, f.error) for f in result.failed] == [("10.1.0.0/16", "x", "OFPFMFC_TABLE_FULL")]
     assert narrow not in lab.switches["x"].table.rules
-    assert lab.switches["x"].table.rules[wide] == NORMAL
+    assert lab.switches["x"].table.rules[wide] == BRIDGE
     states = {str(f.delegation.match.dst): f.state for f in lab.controller.flows("r")}
     assert states == {"10.1.0.0/16": "refused", "10.0.0.0/8": "slow_path"}
     assert lab.controller.not_ready()
@@ -202,7 +203,7 @@ def test_addresses_of_a_router_become_holes(lab: Lab) -> None:
     assert lab.controller.change_interface(change).wait(10).changed == 1
     assert lab.controller.change_interface(change).wait(10).unchanged == 1
     lab.check_in_step()
-    assert list(lab.flow_rules("x").values()).count(NORMAL) == 3  # address, network, broadcast
+    assert list(lab.flow_rules("x").values()).count(BRIDGE) == 3  # address, network, broadcast
     assert lab.store.load().interfaces["r", "eth1"].addresses == change.addresses
 
 

@@ -24,6 +24,7 @@ from fsctl.openflow.actions import Opaque, decode_instructions, encode_actions, 
 from fsctl.openflow.match import decode_fields, encode_fields, encode_match
 from fsctl.rules import (
     COOKIE,
+    LEARNED_COOKIE,
     Action,
     CheckLarger,
     DecTtl,
@@ -42,8 +43,12 @@ from fsctl.rules import (
 
 WIDTHS = {"in_port": 16, "eth_dst": 48, "eth_src": 48, "eth_type": 16, "ipv4_src": 32, "ipv4_dst": 32, "ipv6_src": 128,
           "ipv6_dst": 128, "ip_proto": 8, "nw_ttl": 8, "nw_frag": 2, "tcp_src": 16, "tcp_dst": 16, "udp_src": 16,
-          "udp_dst": 16, "icmpv6_type": 8, "reg0": 32, "reg1": 32}  # fmt: skip
+          "udp_dst": 16, "icmpv6_type": 8, "reg0": 32, "reg1": 32, "pkt_mark": 32}  # fmt: skip
 ETH_DST, IP = Field("eth_dst", 0x0200_0000_0101), Field("eth_type", 0x0800)
+
+
+SETTABLE = ("eth_src", "eth_dst", "in_port", "pkt_mark", "reg0", "reg1")
+LOCAL_PORT = 0xFFFF_FFFE
 
 
 @st.composite
@@ -72,9 +77,10 @@ flow_matches = st.tuples(st.sampled_from(((ETH_DST,), (ETH_DST, Field("eth_src",
 actions = st.lists(
     st.one_of(
         st.integers(1, 3).map(DecTtl),
-        st.builds(SetField, st.sampled_from(("eth_src", "eth_dst", "in_port", "reg0", "reg1")), st.integers(0, 65535)),
+        st.builds(SetField, st.sampled_from(SETTABLE), st.integers(0, 65535)),
         st.integers(1, 65000).map(Output),
-        st.sampled_from((Normal(), Learn())),
+        st.just(Normal()),
+        st.builds(Learn, st.one_of(st.integers(1, 0xFEFF), st.just(LOCAL_PORT)), st.integers(1, 0xFFFF), st.integers(0, 1 << 31)),
         st.integers(64, 65535).map(CheckLarger),
         st.integers(0, 253).map(Resubmit),
     ),
@@ -167,10 +173,40 @@ def test_an_action_fsctl_never_writes_is_equal_to_nothing_it_does() -> None:
     assert found.hex == pop_vlan.hex()
 
 
-def test_a_clone_of_another_kind_is_not_learn() -> None:
-    raw = encode_actions((Learn(),))
-    changed = raw[:-12] + b"\0\0\0\x05" + raw[-8:]
-    assert isinstance(decode_instructions(struct.pack("!HH4x", 4, 8 + len(changed)) + changed)[0], Opaque)
+def in_instructions(actions: bytes) -> bytes:
+    return struct.pack("!HH4x", 4, 8 + len(actions)) + actions
+
+
+@pytest.mark.parametrize("at", range(10, 64))
+def test_a_learn_of_another_kind_is_not_learn(at: int) -> None:
+    """Other match, other table, other flags: but for port, age and limit, every byte counts."""
+    learn = Learn(7, 300, 256)
+    raw = encode_actions((learn,))
+    assert len(raw) == 64
+    changed = raw[:at] + bytes([raw[at] ^ 0x10]) + raw[at + 1 :]
+    (found,) = decode_instructions(in_instructions(changed))
+    assert found != learn
+    assert isinstance(found, Opaque) or encode_actions((found,)) == changed
+
+
+def test_a_learn_that_is_cut_off_is_opaque() -> None:
+    raw = struct.pack("!HHIHH4x", 0xFFFF, 16, 0x2320, 45, 0)
+    assert isinstance(decode_instructions(in_instructions(raw))[0], Opaque)
+
+
+@pytest.mark.parametrize("port", [1, 0xFEFF, LOCAL_PORT])
+def test_learn_names_its_port_in_the_cookie(port: int) -> None:
+    """The local port too, which is 0xfffffffe in OpenFlow and 0xfffe where a field has 16 bits."""
+    (found,) = decode_instructions(in_instructions(encode_actions((Learn(port, 1, 2),))))
+    assert found == Learn(port, 1, 2)
+
+
+def test_what_the_switch_has_learned_is_nobodys_rule() -> None:
+    decoder = FlowDecoder()
+    mine, learned = Rule(RuleKey(1, 7, (IP,)), ()), Rule(RuleKey(5, 10, (ETH_DST,)), (Output(3),))
+    decoder.feed(b"".join((flow_stats(mine, 1), *(flow_stats(learned, 2, LEARNED_COOKIE | port) for port in (3, 0xFFFE)))))
+    assert decoder.dump.rules == {mine.key: ()}
+    assert (decoder.dump.learned, decoder.dump.foreign_count) == (2, 0)
 
 
 def test_a_mask_that_ovs_would_not_give_back_is_our_own_mistake() -> None:

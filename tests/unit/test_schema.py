@@ -116,7 +116,12 @@ ACTIONS: list[tuple[Action, Any, str]] = [
     (SetField("in_port", 5), {"set_field": {"in_port": 5}}, "set_field:5->in_port"),
     (Output(7), {"output": 7}, "output:7"),
     (Normal(), {"output": "NORMAL"}, "NORMAL"),
-    (Learn(), {"learn": "eth_src"}, "clone(move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],NORMAL)"),
+    (SetField("pkt_mark", 5), {"set_field": {"pkt_mark": 5}}, "set_field:0x5->pkt_mark"),
+    (
+        Learn(1, 300, 256),
+        {"learn": {"hard_timeout": 300, "limit": 256}},
+        "learn(hard_timeout=300,limit=256,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])",
+    ),
     (CheckLarger(1514), {"check_pkt_larger": 1514}, "check_pkt_larger(1514)->NXM_NX_REG0[0]"),
     (Resubmit(3), {"resubmit": 3}, "resubmit(,3)"),
     (GotoTable(1), {"goto_table": 1}, "goto_table:1"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fsctl.flowterp import MAX_DEPTH, Frame, fragment_bits, matches
+from fsctl.flowterp import MAX_DEPTH, Frame, Learned, fragment_bits, matches
 from fsctl.model import ICMPV6, IPV6, MULTICAST_BIT, TCP, UDP, Packet
 from fsctl.rules import (
     FIELD_ORDER,
@@ -96,7 +96,9 @@ def test_check_larger_leaves_other_bits_alone() -> None:
 
 
 def test_learn_delivers_nothing() -> None:
-    assert run(Learn(), Normal()).deliveries == (Delivery(PACKET),)
+    outcome = run(Learn(1, 300, 8), Normal())
+    assert outcome.deliveries == (Delivery(PACKET),)
+    assert outcome.learned == (Learned(PACKET.bridge, PACKET.eth_src, PACKET.in_port),)
 
 
 def test_nothing_goes_out_where_it_came_in_unless_in_port_says_otherwise() -> None:
@@ -105,9 +107,9 @@ def test_nothing_goes_out_where_it_came_in_unless_in_port_says_otherwise() -> No
     assert run(SetField("in_port", 4), Output(1)).deliveries == (Delivery(moved, 1),)
 
 
-def test_a_patch_port_leads_into_the_next_bridge_where_registers_begin_anew() -> None:
-    peer = table((0, 1, (Field("in_port", 8), Field("reg1", 0)), (Normal(),)))
-    here = table((0, 1, (), (SetField("reg1", 5), Output(9))))
+def test_a_patch_port_leads_into_the_next_bridge_where_registers_begin_anew_and_the_mark_stays() -> None:
+    peer = table((0, 1, (Field("in_port", 8), Field("reg1", 0), Field("pkt_mark", 6)), (Normal(),)))
+    here = table((0, 1, (), (SetField("reg1", 5), SetField("pkt_mark", 6), Output(9))))
     outcome = lookup({"br": here, "peer": peer}, LINKS, PACKET)
     assert outcome.deliveries == (Delivery(replace(PACKET, bridge="peer", in_port=8)),)
     assert [hit.bridge for hit in outcome.hits] == ["br", "peer"]
@@ -149,6 +151,7 @@ FIELDS = [
     ("icmpv6_type", ND6, 135),
     ("reg0", PACKET, 0),
     ("reg1", PACKET, 0),
+    ("pkt_mark", PACKET, 0),
 ]
 
 

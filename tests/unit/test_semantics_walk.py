@@ -197,7 +197,22 @@ def test_a_connection_is_exact_and_never_a_fragment(changes: dict[str, object]) 
     network = with_delegations(line(1), "r0", (Match("eth0", HOST, None, CONNECTION), DROP))
     whole = packet(ip_proto=TCP, sport=1, dport=2)
     assert walk(network, whole).end == DROPPED
-    assert walk(network, replace(whole, **changes)).end == BRIDGED  # type: ignore[arg-type]
+    end = SLOW_PATH if "fragment" in changes else BRIDGED
+    assert walk(network, replace(whole, **changes)).end == end  # type: ignore[arg-type]
+
+
+def test_only_the_router_that_delegated_a_connection_gets_its_fragments() -> None:
+    network = with_delegations(line(3), "r1", (Match("eth0", HOST, None, CONNECTION), DROP))
+    found = walk(network, packet(ip_proto=TCP, sport=0, dport=0, fragment=True))
+    assert (found.end, found.forwards, found.final.eth_dst) == (BRIDGED, 1, mac(1, 0))
+    assert "fragment" in found.reason
+
+
+@pytest.mark.parametrize("sender", [HOST_A, HOST_B])
+def test_fragments_are_left_to_the_router_for_the_senders_that_the_connection_names(sender: int) -> None:
+    network = with_delegations(line(1), "r0", (Match("eth0", HOST, HOST_A, CONNECTION), DROP))
+    found = walk(network, packet(eth_src=sender, ip_proto=TCP, sport=1, dport=2, fragment=True))
+    assert found.end == (SLOW_PATH if sender == HOST_A else BRIDGED)
 
 
 def test_behind_the_first_hop_the_sender_is_the_router_before() -> None:

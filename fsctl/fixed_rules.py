@@ -1,0 +1,173 @@
+"""The rules of a bridge that follow from the network and not from delegations: guard, egress, senders (docs/pipeline.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fsctl.model import (
+    BITS,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    LOCAL_DESTINATIONS,
+    LOCAL_SOURCES,
+    MULTICAST_BIT,
+    ND_TYPES,
+    NO_PROTO,
+    RESERVED_VID,
+    Bridge,
+    Interface,
+    Network,
+    Prefix,
+)
+from fsctl.rules import (
+    EGRESS,
+    FLOW_SWITCH,
+    GUARD,
+    LEARN,
+    LINK_MARK,
+    MTU,
+    SENDERS,
+    WAYS,
+    Action,
+    Field,
+    GotoTable,
+    Learn,
+    Normal,
+    Output,
+    Resubmit,
+    Rule,
+    RuleKey,
+    RuleTable,
+    SetField,
+    match_of,
+)
+
+ETH_TYPE = {IPV4: 0x0800, IPV6: 0x86DD}
+VLAN_PRESENT = 0x1000
+FROM_LINK = 65535
+"""Nobody else has a policy for fsctl's own patch ports, and no rule of anybody may let a frame off a link."""
+# All other priorities in table 0 are low on purpose: whatever else rules the bridge keeps its say.
+RESERVED_VLAN, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
+PINNED = 20
+MAX_AGE_S = 0xFFFF
+
+NORMAL: tuple[Action, ...] = (Normal(),)
+BRIDGE: tuple[Action, ...] = (GotoTable(SENDERS),)
+"""Ordinary bridging: to the port where the receiver is known to be, else as NORMAL does it."""
+LEARN_AND_BRIDGE: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(SENDERS))
+ENTER: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(FLOW_SWITCH))
+
+ELSES = (
+    Rule(RuleKey(GUARD, ELSE, ()), LEARN_AND_BRIDGE),
+    *(Rule(RuleKey(table, 0, ()), BRIDGE) for table in (FLOW_SWITCH, WAYS, MTU)),
+    Rule(RuleKey(SENDERS, 1, ()), NORMAL),
+)
+"""Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
+TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), BRIDGE)
+Longest = Mapping[tuple[str, str], int | None]
+"""(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
+
+
+def rule(table: int, priority: int, actions: tuple[Action, ...], *fields: Field) -> Rule:
+    """With the match in canonical order."""
+    return Rule(RuleKey(table, priority, match_of(*fields)), actions)
+
+
+def eth_type(version: int) -> Field:
+    return Field("eth_type", ETH_TYPE[version])
+
+
+def _prefix(name: str, prefix: Prefix) -> Field:
+    full = (1 << BITS[prefix.version]) - 1
+    mask = None if not prefix.host_mask else full & ~prefix.host_mask
+    return Field(f"ipv{prefix.version}_{name}", prefix.value, mask)
+
+
+def _links(bridge: Bridge) -> Iterator[Rule]:
+    """What comes out of a patch port is looked up in table 2 alone. No frame that somebody sends gets into one."""
+    yield rule(GUARD, RESERVED_VLAN, (), Field("vlan_tci", VLAN_PRESENT | RESERVED_VID))
+    for ofport in bridge.links.values():
+        yield rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport))
+
+
+def _exempt(bridge: Bridge) -> Iterator[Rule]:
+    """What the bridge alone can judge."""
+    yield rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
+    yield rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
+    for ofport in bridge.exempt_ports:
+        yield rule(GUARD, EXEMPT, NORMAL, Field("in_port", ofport))
+
+
+def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
+    """What no router forwards, whoever sends it."""
+    matches = [(eth_type(version), Field("ip_proto", NO_PROTO)) for version in (IPV4, IPV6)]
+    matches += [(eth_type(p.version), _prefix("dst", p)) for p in LOCAL_DESTINATIONS]
+    matches += [(eth_type(p.version), _prefix("src", p)) for p in LOCAL_SOURCES]
+    own = (Prefix.host(IPV4, value) for value in sorted(network.own_sources[bridge.name]))
+    matches += [(eth_type(IPV4), _prefix("src", p)) for p in own if not any(s.covers(IPV4, p.value) for s in LOCAL_SOURCES)]
+    for fields in matches:
+        yield rule(GUARD, LOCAL_SCOPE, LEARN_AND_BRIDGE, *fields)
+    for nd_type in ND_TYPES:
+        discovery = (eth_type(IPV6), Field("ip_proto", ICMPV6), Field("icmpv6_type", nd_type))
+        yield rule(GUARD, LOCAL_SCOPE, LEARN_AND_BRIDGE, *discovery)
+
+
+def _admission(bridge: Bridge, interface: Interface, longest: int | None) -> Iterator[Rule]:
+    """Who may enter the flow switch through one router interface; `longest` chain, None: nobody."""
+    to_router, from_router = Field("eth_dst", interface.mac), Field("eth_src", interface.mac)
+    if interface.ofport is not None and interface.ofport not in bridge.exempt_ports:
+        yield rule(GUARD, FROM_ROUTER, ENTER, Field("in_port", interface.ofport), from_router)
+    yield rule(GUARD, SPOOFED, BRIDGE, from_router)
+    if longest is not None:
+        for version in (IPV4, IPV6):
+            yield rule(GUARD, TO_ROUTER, ENTER, to_router, eth_type(version))
+            for ttl in range(longest + 1):
+                yield rule(GUARD, LOW_TTL, LEARN_AND_BRIDGE, to_router, eth_type(version), Field("nw_ttl", ttl))
+
+
+def _egress(interface: Interface) -> Iterator[Rule]:
+    """Deliver what a rewrite sends in this interface's name as if its own port had sent it.
+
+    Whether the interface is usable now is for those to know who send something there.
+    """
+    if interface.ofport is not None:
+        deliver = (SetField("pkt_mark", 0), SetField("in_port", interface.ofport), *BRIDGE)
+        yield rule(EGRESS, 10, deliver, Field("eth_src", interface.mac), Field("pkt_mark", LINK_MARK))
+
+
+def _learn(bridge: Bridge, ofport: int | None) -> tuple[Action, ...]:
+    """Remember who sends at a port, if senders are learned there."""
+    if ofport is None or ofport not in bridge.sender_ports:
+        return ()
+    return (Learn(ofport, min(max(bridge.mac_age_s, 1), MAX_AGE_S), bridge.sender_ports[ofport]),)
+
+
+def _senders(bridge: Bridge) -> Iterator[Rule]:
+    """Where MAC addresses are: those known for certain, and how the others are learned."""
+    for mac, ofport in bridge.pinned.items():
+        yield rule(SENDERS, PINNED, (Output(ofport),), Field("eth_dst", mac))
+    for ofport in bridge.sender_ports:
+        yield rule(LEARN, 10, _learn(bridge, ofport), Field("in_port", ofport))
+
+
+def _router_as_sender(bridge: Bridge, interface: Interface) -> Iterator[Rule]:
+    """A router's MAC is learned at its own port and nowhere else; while the interface is up, nothing needs learning."""
+    from_router = Field("eth_src", interface.mac)
+    yield rule(LEARN, 20, (), from_router)
+    if interface.ofport is not None:
+        yield rule(LEARN, 30, _learn(bridge, interface.ofport), Field("in_port", interface.ofport), from_router)
+        if interface.up:
+            yield rule(SENDERS, PINNED, (Output(interface.ofport),), Field("eth_dst", interface.mac))
+
+
+def fixed_rules(network: Network, name: str, longest: Longest) -> RuleTable:
+    """Guard, egress and senders of one bridge; `longest` is the longest chain by (router, interface)."""
+    table, bridge = RuleTable(), network.bridges[name]
+    table.add(*ELSES, TOO_LARGE, *_links(bridge), *_exempt(bridge), *_never_bypassed(network, bridge), *_senders(bridge))
+    for interface in network.interfaces():
+        if interface.bridge != name or not interface.mac:
+            continue  # elsewhere, or its MAC is not known yet
+        table.add(*_admission(bridge, interface, longest.get((interface.router, interface.name))))
+        table.add(*_egress(interface), *_router_as_sender(bridge, interface))
+    return table

@@ -1,0 +1,108 @@
+"""The rules that follow from the network alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fsctl.fib import Fib
+from fsctl.fixed_rules import BRIDGE, ENTER, NORMAL, fixed_rules
+from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.rules import EGRESS, GUARD, LEARN, SENDERS, Action, Field, Learn, Output, RuleKey
+from tests.builders import line, mac, with_interface
+
+R0 = mac(0, 0)
+C = 0x0200_0000_0C01
+
+
+def with_bridge(network: Network, name: str = "br0", **changes: object) -> Network:
+    changed = replace(network.bridges[name], **changes)  # type: ignore[arg-type]
+    return replace(network, bridges={**network.bridges, name: changed})
+
+
+def actions(network: Network, table: int, priority: int, *match: Field, bridge: str = "br0") -> tuple[Action, ...] | None:
+    return fixed_rules(network, bridge, {}).rules.get(RuleKey(table, priority, match))
+
+
+def test_senders_are_learned_where_the_network_says_so_for_as_long_as_the_bridge_remembers() -> None:
+    network = with_bridge(line(1), sender_ports={50: 256, 51: 8}, mac_age_s=15)
+    assert actions(network, LEARN, 10, Field("in_port", 50)) == (Learn(50, 15, 256),)
+    assert actions(network, LEARN, 10, Field("in_port", 51)) == (Learn(51, 15, 8),)
+    assert actions(network, LEARN, 10, Field("in_port", 1)) is None
+
+
+def test_learned_senders_age_even_where_the_bridge_never_forgets() -> None:
+    """A hard_timeout of 0 would mean for ever, and the field has 16 bits."""
+    for age_s, expected in ((0, 1), (100_000, 65535)):
+        network = with_bridge(line(1), sender_ports={50: 1}, mac_age_s=age_s)
+        assert actions(network, LEARN, 10, Field("in_port", 50)) == (Learn(50, expected, 1),)
+
+
+def test_a_routers_mac_is_learned_at_its_own_port_alone() -> None:
+    network = with_bridge(line(1), sender_ports={1: 4, 50: 256})
+    assert actions(network, LEARN, 30, Field("in_port", 1), Field("eth_src", R0)) == (Learn(1, 300, 4),)
+    assert actions(network, LEARN, 20, Field("eth_src", R0)) == ()
+
+
+def test_a_receiver_known_for_certain_needs_no_learning() -> None:
+    network = with_bridge(line(1), pinned={C: 51, R0: 50})
+    assert actions(network, SENDERS, 20, Field("eth_dst", C)) == (Output(51),)
+    assert actions(network, SENDERS, 20, Field("eth_dst", R0)) == (Output(1),), "a router's own port goes before"
+    down = with_interface(network, "r0", "eth0", up=False)
+    assert actions(down, SENDERS, 20, Field("eth_dst", R0)) == (Output(50),)
+    assert actions(with_interface(line(1), "r0", "eth0", up=False), SENDERS, 20, Field("eth_dst", R0)) is None
+
+
+def test_what_comes_from_an_exempt_port_is_the_bridges_business_the_router_itself_too() -> None:
+    network = with_bridge(line(1), exempt_ports={1: "has a VLAN configuration"})
+    assert actions(network, GUARD, 8, Field("in_port", 1)) == NORMAL
+    assert actions(network, GUARD, 5, Field("in_port", 1), Field("eth_src", R0)) is None
+    assert actions(line(1), GUARD, 5, Field("in_port", 1), Field("eth_src", R0)) == ENTER
+
+
+def test_egress_is_there_before_the_interface_is_up() -> None:
+    key = (Field("eth_src", R0), Field("pkt_mark", 0x6673_6374))
+    for up in (True, False):
+        assert actions(with_interface(line(1), "r0", "eth0", up=up), EGRESS, 10, *key) is not None
+    assert actions(with_interface(line(1), "r0", "eth0", up=False, ofport=None), EGRESS, 10, *key) is None
+
+
+def test_no_rule_gets_before_those_for_patch_ports_and_no_other_is_high() -> None:
+    """Foreign rules keep precedence; fsctl's own patch ports are nobody's business."""
+    rules = fixed_rules(line(2), "br0", {("r0", "eth0"): 2}).rules
+    high = {k.match for k in rules if k.table == GUARD and k.priority > 9}
+    assert high == {(Field("in_port", n),) for n in line(2).bridges["br0"].links.values()}
+
+
+def two_tenants() -> Network:
+    """br0 - r0 - br1 - r1 - br2, and apart from them br7 - r7 - br8."""
+    network = line(2)
+    for n, (router, side) in enumerate((("r0", "eth0"), ("r0", "eth1"), ("r1", "eth0"), ("r1", "eth1"))):
+        network = with_interface(network, router, side, addresses=(Address.parse(f"10.0.{n}.254/24"),))
+    interfaces = {
+        "eth0": Interface("r7", "eth0", "br7", "", 0x77, addresses=(Address.parse("10.7.0.1/32"),), ofport=1),
+        "eth1": Interface("r7", "eth1", "br8", "", 0x78, addresses=(Address.parse("fd00::1/64"),), ofport=1),
+    }
+    return replace(
+        network,
+        bridges={**network.bridges, "br7": Bridge("br7"), "br8": Bridge("br8")},
+        routers={**network.routers, "r7": Router("r7", interfaces)},
+        fibs={**network.fibs, "r7": Fib()},
+    )
+
+
+def test_the_routers_own_addresses_are_guarded_on_all_bridges_that_lead_to_them_and_no_other() -> None:
+    network = two_tenants()
+    own = {a << 24 | b << 16 | c << 8 | d for a, b, d in ((10, 0, 0), (10, 0, 254), (10, 0, 255)) for c in range(4)}
+    for bridge in ("br0", "br1", "br2"):
+        assert network.own_sources[bridge] == own
+    for bridge in ("br7", "br8"):
+        assert network.own_sources[bridge] == {0x0A07_0001}, "of IPv6, no router drops its own addresses"
+    guarded = Field("eth_type", 0x0800), Field("ipv4_src", 0x0A00_03FE)
+    assert actions(network, GUARD, 7, *guarded, bridge="br0") is not None
+    assert actions(network, GUARD, 7, *guarded, bridge="br7") is None
+
+
+def test_what_nobody_has_a_rule_for_is_bridged() -> None:
+    rules = fixed_rules(Network({"br0": Bridge("br0")}, {}, {}), "br0", {}).rules
+    assert rules[RuleKey(1, 0, ())] == rules[RuleKey(3, 0, ())] == rules[RuleKey(4, 0, ())] == BRIDGE
+    assert rules[RuleKey(SENDERS, 1, ())] == NORMAL
