@@ -100,7 +100,7 @@ def refused(path: Path, words: str) -> None:
 
 def test_fault_D21_an_empty_file_is_refused_and_a_missing_one_made(path: Path) -> None:
     path.write_bytes(b"")
-    refused(path, r"empty \(0 bytes\).*move it away")
+    refused(path, r"empty \(0 bytes\).*move it and fsctl\.db-wal away")
     path.unlink()
     assert everything(path) == ({}, {}, 0, {}, [])
 
