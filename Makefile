@@ -1,7 +1,7 @@
 # fsctl: `sudo make demo`, `sudo make test`, `make check`. Every target sets up what it needs first.
 PYTHON := .venv/bin/python
 # Fast ones first; what does not exist yet is left out.
-CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/golden tests/rest tests/properties)
+CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/golden tests/rest tests/contract tests/properties)
 ROOT_TESTS := $(wildcard tests/fuzz tests/ovs tests/agent tests/mininet)
 PYTEST_ARGS ?=
 

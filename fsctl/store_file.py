@@ -196,9 +196,11 @@ def _check(path: Path) -> None:
         raise _failed(path, e) from e
     if application != APPLICATION_ID:
         raise _unusable(path, "this database is not fsctl's")
-    if not 0 < version <= len(MIGRATIONS):
+    if version > len(MIGRATIONS):
         detail = f"written by a newer fsctl (format {version}, this one knows up to {len(MIGRATIONS)})"
         raise _unusable(path, detail)
+    if version < 1:
+        raise _unusable(path, f"of a format that never was ({version})")
     if damage != "ok":
         raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
 
@@ -218,7 +220,7 @@ def _failed(path: Path, error: Exception) -> StoreError:
 
 
 def _unusable(path: Path, detail: str) -> StoreError:
-    advice = "it was left as it is; restore a copy, or move it away to start with an empty store"
+    advice = f"it was left as it is; restore a copy, or move it and {path.name}-wal away to start with an empty store"
     return StoreError(f"{detail}; {advice}", field="store", value=str(path))
 
 

@@ -100,7 +100,7 @@ def refused(path: Path, words: str) -> None:
 
 def test_fault_D21_an_empty_file_is_refused_and_a_missing_one_made(path: Path) -> None:
     path.write_bytes(b"")
-    refused(path, r"empty \(0 bytes\).*move it away")
+    refused(path, r"empty \(0 bytes\).*move it and fsctl\.db-wal away")
     path.unlink()
     assert everything(path) == ({}, {}, 0, {}, [])
 
@@ -252,13 +252,13 @@ def test_fault_D19_a_file_that_somebody_holds_is_refused_at_once(path: Path, sta
     everything(path)
 
 
-def test_fault_D19_a_copy_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
+def test_fault_D19_a_snapshot_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
     store = SqliteStore(str(path))
     store.load()
     store.commit("vr1", drops(1000), {})
     copy = tmp_path / "copy" / "fsctl.db"
     copy.parent.mkdir()
-    for name in ("fsctl.db", "fsctl.db-wal"):  # the store first: its log may only be newer
+    for name in ("fsctl.db", "fsctl.db-wal"):
         shutil.copy(path.with_name(name), copy.with_name(name))
     store.close()
     assert everything(copy) == everything(path)
@@ -335,6 +335,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
         pytest.skip("no tmpfs here")
+    store = None
     try:
         store = SqliteStore(str(disk / "fsctl.db"))
         store.load()
@@ -345,6 +346,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert store.commit_all([Commit("vr1", [], {}, withdraws=True), Commit("vr2", drops(10), {})]) == 2
         fibs = store.load().fibs
         assert (len(fibs["vr1"]), len(fibs["vr2"])) == (0, 10)
-        store.close()
     finally:
+        if store is not None:
+            store.close()
         subprocess.run(["umount", disk], check=True)
