@@ -7,7 +7,7 @@ was on the other side. Reads are tried again when the connection fails; writes n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypedDict, cast
 from urllib.parse import quote, urlsplit
@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3.util import Retry, Timeout
 
-from fsctl.errors import ConfigError, FsctlError, InvalidError, StoreError, SwitchError, UnavailableError
+from fsctl.errors import ConfigError, FsctlError, InvalidError, StoreError, SwitchError, UnavailableError, UnsyncedError
 
 Json = dict[str, Any]
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -124,10 +124,15 @@ class Client:
         *,
         addresses: Sequence[str] | None = None,
         mtu: int | None = None,
+        clear: Collection[str] = (),
         wait: bool = True,
     ) -> WriteAnswer:
-        """Say which addresses (10.0.1.254/24) and which MTU an interface has; None leaves a value as it is."""
-        body = {name: value for name, value in (("addresses", addresses), ("mtu", mtu)) if value is not None}
+        """Say which addresses (10.0.1.254/24) and which MTU an interface has; None leaves a value as it is.
+
+        `clear` names values ("addresses", "mtu") that shall be the configuration's again.
+        """
+        values: Json = {"addresses": addresses, "mtu": mtu}
+        body = {name: value for name, value in values.items() if value is not None or name in clear}
         return self._write("PATCH", _path("v1", "routers", router, "interfaces", interface), body, wait)
 
     def move_nexthop(self, router: str, out: str, eth_dst: str, new_eth_dst: str, *, wait: bool = True) -> WriteAnswer:
@@ -143,6 +148,10 @@ class Client:
     def rules(self, bridge: str | None = None) -> list[Json]:
         """The installed rules of the flow switch, all or one bridge's."""
         return list(self._get("/v1/rules", {} if bridge is None else {"bridge": bridge})["rules"])
+
+    def orphans(self, *, with_flows: bool = True) -> list[Json]:
+        """Delegations kept aside, since the configuration no longer has their router or interface."""
+        return list(self._get("/v1/orphans", {} if with_flows else {"flows": "no"})["orphans"])
 
     def walk(self, packet: Mapping[str, Any]) -> Json:
         """Explain what happens to a packet."""
@@ -235,4 +244,4 @@ def _kinds(root: type[FsctlError]) -> Iterator[type[FsctlError]]:
 
 
 _BY_SLUG = {kind.slug: kind for kind in _kinds(FsctlError)}
-_BY_STATUS = {kind.status: kind for kind in _kinds(FsctlError) if kind not in (FsctlError, StoreError)}
+_BY_STATUS = {kind.status: kind for kind in _kinds(FsctlError) if kind not in (FsctlError, StoreError, UnsyncedError)}

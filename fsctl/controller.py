@@ -9,24 +9,24 @@ wanted and what is there are compared again.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report, Switch
+from fsctl.changes import Changes
 from fsctl.config import Config
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable
-from fsctl.errors import FsctlError, NotFoundError, StoreError, UnavailableError
+from fsctl.errors import NotFoundError
+from fsctl.fib import Fib
 from fsctl.installer import Installer
-from fsctl.inventory import Inventory, SwitchState, known_part
+from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Jobs
-from fsctl.model import Forward, Network, Packet
+from fsctl.model import Network, Packet
 from fsctl.recovery import Recovery
-from fsctl.rules import RuleChange
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import (
@@ -34,17 +34,18 @@ from fsctl.status import (
     FlowStatus,
     InterfaceChange,
     NexthopMove,
+    Orphan,
+    Override,
     OvsdbView,
     Port,
     RuleStatus,
     Ticket,
     WalkReport,
     Write,
-    WriteResult,
 )
-from fsctl.store import Store
+from fsctl.store import Store, Stored
 from fsctl.views import Views
-from fsctl.writes import Pending, Submitted, Together, failures_of
+from fsctl.writes import Pending, Submitted
 
 _LOG = logging.getLogger(__name__)
 START_PATIENCE_S = 5.0
@@ -80,24 +81,26 @@ class Controller:
 
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
         self.config, self.links, self.runtime = config, links, runtime
-        stored = store.load()
-        self.revision = stored.revision
         self.durable = Durable(store, runtime)
-        self._fibs = {name: known_part(config, name, stored.fibs.get(name)) for name in config.routers}
+        stored = _load(config, store)
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
-        self.desired = Desired(self.inventory, self._fibs, runtime.pause)
+        for disagreement in self.inventory.disagreements():
+            _LOG.warning("%s", disagreement)
+        fibs = {name: stored.fibs.get(name, Fib()) for name in config.routers}
+        self.desired = Desired(self.inventory, fibs, runtime.pause)
         self._jobs = Jobs(runtime)
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
-        self.sessions = Sessions(store, runtime.now)
+        self.sessions = Sessions(self.durable, runtime.now)
+        self.changes = Changes(self, stored.revision)
         self._wanted_links: frozenset[frozenset[str]] | None = None
         self._may_release = False
-        self._recovery = Recovery(runtime.now)
+        self.recovery = Recovery(runtime.now)
         self._stopped = False
         self._idle = runtime.event()
         self._idle.set()
-        self._starting_until = runtime.now() + START_PATIENCE_S
+        self.starting_until = runtime.now() + START_PATIENCE_S
         self._turned_at = runtime.now()
 
     @property
@@ -108,6 +111,10 @@ class Controller:
     @property
     def network(self) -> Network:
         return self.desired.now.network
+
+    @property
+    def revision(self) -> int:
+        return self.changes.revision
 
     @property
     def is_starting(self) -> bool:
@@ -139,7 +146,7 @@ class Controller:
     def write(self, write: Write) -> Ticket:
         """Change a router's FIB; the ticket waits until the switches have confirmed."""
         self._router(write.router)
-        ticket = Pending(self.runtime)
+        ticket = Pending(self.runtime, self.away)
         self._jobs.add(Submitted(write, ticket))
         return ticket
 
@@ -149,15 +156,15 @@ class Controller:
     def change_interface(self, change: InterfaceChange) -> Ticket:
         """A router's addresses or MTU have changed."""
         self._interface(change.router, change.interface, "interface")
-        ticket = Pending(self.runtime)
-        self._jobs.add(lambda: self._change_interface(change, ticket))
+        ticket = Pending(self.runtime, self.away)
+        self._jobs.add(lambda: self.changes.interface(change, ticket))
         return ticket
 
     def move_nexthop(self, move: NexthopMove) -> Ticket:
         """A neighbour's MAC has changed: one change per rewrite, however many delegations use it."""
         self._interface(move.router, move.out, "out")
-        ticket = Pending(self.runtime)
-        self._jobs.add(lambda: self._move_nexthop(move, ticket))
+        ticket = Pending(self.runtime, self.away)
+        self._jobs.add(lambda: self.changes.nexthop(move, ticket))
         return ticket
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
@@ -179,7 +186,17 @@ class Controller:
         late = self.runtime.now() - self._turned_at
         if late > STUCK_S:
             return f"the controller's loop has not finished a turn for {late:.0f} s"
-        return self._recovery.problem
+        return self.recovery.problem
+
+    def overrides(self, router: str) -> Mapping[str, Override]:
+        return {name: said for (owner, name), said in self.inventory.overrides.items() if owner == self._router(router)}
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        return self.durable.orphans(with_flows=with_flows)
+
+    def away(self) -> tuple[str, ...]:
+        """The configured bridges whose rules must wait."""
+        return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
 
     def _router(self, name: str) -> str:
         if name not in self.config.routers:
@@ -231,10 +248,10 @@ class Controller:
         job = self._jobs.next()
         if not isinstance(job, Submitted):
             return job
-        together = Together(self._fibs, self.config, job)
+        together = self.changes.together(job)
         while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
-        return lambda: self._write(together)
+        return lambda: self.changes.write(together)
 
     def _one(self, job: Callable[[], None]) -> None:
         self._idle.clear()
@@ -242,7 +259,7 @@ class Controller:
             job()
         except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop
             _LOG.exception("a change could not be carried out; compiling everything anew")
-            self._recovery.needed()
+            self.recovery.needed()
         finally:
             self._idle.set()
 
@@ -258,7 +275,7 @@ class Controller:
             return
         bridges = self.installer.bridges
         known = self.inventory.ovsdb.is_known and all(b in bridges and bridges[b].is_dumped for b in self.config.bridges)
-        if known or self.runtime.now() >= self._starting_until:
+        if known or self.runtime.now() >= self.starting_until:
             self._follow_switches()
             self.desired.begin()
             for bridge in tuple(bridges):
@@ -266,7 +283,7 @@ class Controller:
 
     def _restructure(self) -> None:
         """Follow what ports, OVSDB and switches report; after a mistake, compile everything anew."""
-        if self._recovery.is_due():
+        if self.recovery.is_due():
             self._recover()
         self._follow_switches()
         if self.inventory.has_changed:
@@ -275,7 +292,7 @@ class Controller:
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""
-        with self._recovery:
+        with self.recovery:
             try:
                 self.desired.rebuild()
             except Exception:
@@ -305,7 +322,7 @@ class Controller:
         if self.desired.has_begun and wanted != self._wanted_links:
             self.links.want(wanted)
             self._wanted_links = wanted
-        if self.desired.has_begun and not self._may_release and not self._away():
+        if self.desired.has_begun and not self._may_release and not self.away():
             self.links.allow_release()
             self._may_release = True
 
@@ -313,10 +330,10 @@ class Controller:
         """Routers whose agents have not been heard of in time lose their FIB, whatever the store says."""
         for router in self.sessions.expired():
             _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
-            self._write(Together(self._fibs, self.config, Submitted(Write(router, (), replace=True), Pending(self.runtime))))
+            self.changes.withdraw(router)
 
     def _store_owed(self) -> None:
-        self.durable.settle(self._fibs)
+        self.durable.settle(self.desired.fibs, self.sessions)
 
     def _answer(self) -> None:
         self.answers.settle(is_starting=self.is_starting)
@@ -336,106 +353,10 @@ class Controller:
         if here is not None:
             self.installer.take(here, report, self.now.layout)
 
-    # --- writes ----------------------------------------------------------------------------------------
 
-    def _write(self, together: Together) -> None:
-        """Store what some writes come to, take it into the FIBs, compile, and send the differences."""
-        if self._recovery.problem:
-            together.fail(UnavailableError(f"{self._recovery.problem}; nothing was changed"))
-            return
-        commits = together.commits(self.runtime.pause)
-        failure = None
-        try:
-            if commits:
-                self.revision = self.durable.commit_all(commits)
-        except StoreError as e:
-            failure, commits = e, [c for c in commits if together.is_withdrawal(c.router)]
-            self.durable.owed.update(c.router for c in commits)
-        for router, changes, nexthops in commits:
-            fib = self._fibs[router]
-            for number, nexthop in nexthops.items():
-                fib.add_nexthop(number, nexthop)
-            for change in changes:
-                fib.apply(change)
-            self.runtime.pause()
-        if failure is None:
-            for submitted, counts in together.accepted():
-                submitted.ticket.committed(replace(counts, revision=self.revision))
-        replaced = {c.router: together.replaced[c.router] for c in commits}
-        numbers, pairs = self._send(lambda: self.desired.update(replaced)) if replaced else ({}, frozenset())
-        if failure is not None:
-            together.fail(failure)
-            return
-        for submitted, counts in together.accepted():
-            report = partial(self._report, submitted.write, replace(counts, revision=self.revision))
-            self._answer_later(submitted.ticket, report, numbers, pairs, together.size)
-
-    def _send(
-        self, changes: Callable[[], Iterable[Mapping[str, list[RuleChange]]]]
-    ) -> tuple[dict[str, int], frozenset[frozenset[str]]]:
-        """Send changes; the bundles' numbers by bridge, and the pairs of bridges that are needed from now on."""
-        if self.is_starting:
-            return {}, frozenset()
-        before = self.now.layout.joined
-        try:
-            numbers = self.installer.send(changes())
-        except Exception:  # noqa: BLE001 - a mistake of ours: the comparison that follows makes it good
-            _LOG.exception("a change could not be compiled; compiling everything anew")
-            self._recovery.needed()
-            # The answer waits for that comparison.
-            numbers = {bridge: here.worker.sent + 1 for bridge, here in self.installer.bridges.items()}
-        return numbers, self.now.layout.joined - before
-
-    def _report(self, write: Write, result: WriteResult) -> WriteResult:
-        failed = failures_of(self.installer, self.now.compiler, write)
-        return replace(result, failed=failed, waiting_for=self._away())
-
-    def _away(self) -> tuple[str, ...]:
-        """The configured bridges whose rules must wait."""
-        return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
-
-    def _answer_later(
-        self,
-        ticket: Pending,
-        result: Callable[[], WriteResult],
-        numbers: Mapping[str, int],
-        pairs: Iterable[frozenset[str]] = (),
-        changes: int = 0,
-    ) -> None:
-        early_until = self._starting_until if self.is_starting else None
-        self.answers.add(ticket, result, numbers, pairs, changes, early_until)
-
-    def _move_nexthop(self, move: NexthopMove, ticket: Pending) -> None:
-        fib = self._fibs[move.router]
-        old, new = Forward(move.out, move.old), Forward(move.out, move.new)
-        numbers = fib.numbers_of(old) if old != new else []
-        try:
-            if numbers:
-                commit = partial(self.durable.store.commit, move.router, [], dict.fromkeys(numbers, new))
-                self.revision = self.durable.call(commit)
-        except FsctlError as e:
-            ticket.fail(e)
-            return
-        result = WriteResult(self.revision, changed=int(bool(numbers)))
-        ticket.committed(result)
-        sent, pairs = self._send(lambda: self.desired.move_nexthop(move.router, numbers, old, new))
-        self._answer_later(ticket, lambda: replace(result, waiting_for=self._away()), sent, pairs)
-
-    def _change_interface(self, change: InterfaceChange, ticket: Pending) -> None:
-        declared = self.config.routers[change.router].interfaces[change.interface]
-        before = self.inventory.said(change.router, declared)
-        place = change.router, change.interface
-        old = addresses, mtu = self.inventory.overrides.get(place, (None, None))
-        self.inventory.overrides[place] = (change.addresses if change.addresses is not None else addresses, change.mtu or mtu)
-        changed = self.inventory.said(change.router, declared) != before
-        try:
-            if changed:
-                self.revision = self.durable.call(partial(self.durable.store.commit_interface, change))
-        except FsctlError as e:
-            self.inventory.overrides[place] = old
-            ticket.fail(e)
-            return
-        result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
-        ticket.committed(result)
-        sent, pairs = self._send(lambda: [self.desired.restructure()])
-        self._answer_later(ticket, lambda: replace(result, waiting_for=self._away()), sent, pairs)
+def _load(config: Config, store: Store) -> Stored:
+    """What is stored of the configured routers; what belongs to others is set aside, and never installed."""
+    known = {name: router.interfaces for name, router in config.routers.items()}
+    for lost in store.set_aside(known, time.time()):
+        _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
+    return store.load()

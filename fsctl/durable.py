@@ -7,19 +7,30 @@ router's whole table is written again until the store has it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 from fsctl.errors import FsctlError, StoreError
 from fsctl.fib import Fib
+from fsctl.model import Forward
 from fsctl.runtime import Runtime
+from fsctl.status import InterfaceChange, Orphan, Session
 from fsctl.store import Commit, Store
 
 _LOG = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long a commit is waited for; a disk slower than this counts as failed."""
 RETRY_S = 1.0
+_TURN_S = 0.005
+"""The real thread cannot wake a green one: whoever waits looks again this often."""
 T = TypeVar("T")
+
+
+class Holders(Protocol):
+    """Who holds a router's session."""
+
+    def get(self, router: str) -> Session | None: ...
 
 
 class Durable:
@@ -30,23 +41,55 @@ class Durable:
         self.owed: set[str] = set()
         self.problem = ""
         self._is_busy = False
+        self._never = runtime.event()
         self._retry_at = 0.0
 
     def commit_all(self, commits: Sequence[Commit]) -> int:
-        """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing may be changed."""
-        if self.owed.intersection(commit.router for commit in commits):
+        """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
+        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits))
+
+    def move_nexthop(self, router: str, nexthops: Mapping[int, Forward]) -> int:
+        """Make the new MAC of a neighbour durable. Raises StoreError."""
+        return self._commit([router], lambda: self.store.commit(router, [], nexthops))
+
+    def commit_interface(self, change: InterfaceChange) -> int:
+        """See `Store`."""
+        return self._call(lambda: self.store.commit_interface(change))
+
+    def load_sessions(self) -> dict[str, Session]:
+        """See `Store`."""
+        return self.store.load_sessions()
+
+    def commit_session(self, session: Session) -> None:
+        """See `Store`."""
+        self._call(lambda: self.store.commit_session(session))
+
+    def forget_session(self, router: str) -> None:
+        """See `Store`. The session of a router whose withdrawal is owed is kept: after a restart it would run out again."""
+        if router not in self.owed:
+            self._call(lambda: self.store.forget_session(router))
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        """See `Store`."""
+        return self._call(lambda: self.store.orphans(with_flows=with_flows))
+
+    def owe(self, routers: Iterable[str]) -> None:
+        """These routers' tables are not stored as they are; they will be."""
+        self.owed.update(routers)
+
+    def _commit(self, routers: Sequence[str], work: Callable[[], T]) -> T:
+        if self.owed.intersection(routers):
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
         try:
-            return self.call(lambda: self.store.commit_all(commits))
+            return self._call(work)
         except StoreError:
-            if self._is_busy:  # it may have been carried out all the same
-                self.owed.update(commit.router for commit in commits)
+            if self._is_busy:  # it may be carried out all the same, later
+                self.owe(routers)
             raise
 
-    def call(self, work: Callable[[], T]) -> T:
+    def _call(self, work: Callable[[], T]) -> T:
         """Do something with the store in its thread. Raises StoreError, also when it takes too long."""
-        if self._is_busy:
-            raise StoreError("the store does not answer", field="store")
+        self._wait_for_turn()
         self._is_busy = True
 
         def in_thread() -> T:
@@ -66,20 +109,33 @@ class Durable:
         self.problem = ""
         return result
 
+    def _wait_for_turn(self) -> None:
+        """The store takes one caller at a time."""
+        until = self._runtime.now() + PATIENCE_S
+        while self._is_busy:
+            left = until - self._runtime.now()
+            if left <= 0:
+                self.problem = "the store does not answer"
+                raise StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store")
+            self._never.wait(min(left, _TURN_S))
+
     def next_try(self) -> float:
         return self._retry_at if self.owed else float("inf")
 
-    def settle(self, fibs: Mapping[str, Fib]) -> None:
-        """Write what is owed, if it is time to try again."""
+    def settle(self, fibs: Mapping[str, Fib], sessions: Holders) -> None:
+        """Write what is owed, if it is time to try again; and forget the sessions that have ended meanwhile."""
         now = self._runtime.now()
         if not self.owed or now < self._retry_at:
             return
         self._retry_at = now + RETRY_S
         for router in sorted(self.owed):
             try:
-                self.call(lambda r=router: self.store.replace_fib(r, fibs[r]))  # type: ignore[misc]
+                self._call(partial(self.store.replace_fib, router, fibs[router]))
+                self.owed.discard(router)
+                if sessions.get(router) is None:
+                    self.forget_session(router)
             except StoreError as e:
+                self.owed.add(router)
                 _LOG.warning("router %s: its table is not stored yet: %s", router, e)
                 return
-            self.owed.discard(router)
             _LOG.info("router %s: its table is stored", router)

@@ -72,6 +72,13 @@ class ConflictError(FsctlError):
     title = "Conflict"
 
 
+class UnsyncedError(ConflictError):
+    """A session wants to change a FIB of which it has not sent the whole: what is there may be empty, or another's."""
+
+    slug = "session-not-synced"
+    title = "Session not synced"
+
+
 class TooLargeError(FsctlError):
     """The body or the router's FIB would exceed its limit."""
 

@@ -6,21 +6,15 @@ belong to the interface, and only `ofport` and `up` follow the port.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fsctl.config import Config, InterfaceConfig
 from fsctl.fib import Fib
 from fsctl.foreign import policy_for
-from fsctl.model import Address, Bridge, Forward, Interface, Network, Router
-from fsctl.status import BridgeInfo, ForeignRule, OvsdbView, Port, PortInfo
-
-_LOG = logging.getLogger(__name__)
-Override = tuple[tuple[Address, ...] | None, int | None]
-"""What a router said of its interface over REST: addresses, MTU; None: nothing, the configuration holds."""
-
+from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.status import BridgeInfo, ForeignRule, Override, OvsdbView, Port, PortInfo
 
 GUEST_SENDERS = 256
 """MAC addresses that are learned at most at a port of one guest; at others, as many as the bridge itself learns."""
@@ -176,8 +170,21 @@ class Inventory:
 
     def said(self, router: str, declared: InterfaceConfig) -> tuple[tuple[Address, ...], int]:
         """Addresses and MTU: the router's own word, else the configuration's."""
-        addresses, mtu = self.overrides.get((router, declared.name), (None, None))
+        addresses, mtu = self.overrides.get((router, declared.name), Override())
         return declared.addresses if addresses is None else addresses, declared.mtu if mtu is None else mtu
+
+    def disagreements(self) -> Iterator[str]:
+        """Where what a router said over REST holds in place of something else in the configuration; in words."""
+        for (router, name), override in self.overrides.items():
+            declared = self.config.routers[router].interfaces[name]
+            values = []
+            if override.mtu not in (None, declared.mtu):
+                values.append(("mtu", str(override.mtu), str(declared.mtu)))
+            if override.addresses not in (None, declared.addresses):
+                said, file = (" ".join(map(str, a or ())) or "none" for a in (override.addresses, declared.addresses))
+                values.append(("addresses", said, file))
+            for what, said, file in values:
+                yield f"router {router}, interface {name}: {what} {said} was set over REST; the configuration says {file}"
 
 
 def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
@@ -205,19 +212,3 @@ def without_switch_state(network: Network) -> dict[str, Bridge]:
         name: replace(b, links={}, arrivals=None, delivers=None, sender_ports={}, pinned={}, mac_age_s=0)
         for name, b in network.bridges.items()
     }
-
-
-def known_part(config: Config, router: str, stored: Fib | None) -> Fib:
-    """A stored FIB without the delegations at interfaces that are no longer configured."""
-    fib = stored or Fib()
-    interfaces = config.routers[router].interfaces
-    lost = [
-        d.match
-        for d in fib
-        if d.match.in_port not in interfaces or (isinstance(d.verdict, Forward) and d.verdict.out not in interfaces)
-    ]
-    for match in lost:
-        fib.discard(match)
-    if lost:
-        _LOG.warning("router %s: %d stored delegations name interfaces that are not configured", router, len(lost))
-    return fib

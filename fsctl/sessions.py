@@ -2,6 +2,7 @@
 
 A session has an id that its agent chose and a lease that every call of it renews. When the lease is over, the
 router's FIB is withdrawn, or first held for the session's grace: an agent that comes back then finds it there.
+What a session has written counts when it is carried out, in the order of the controller's loop (`admit`, `carried_out`).
 Times are seconds on the clock that the caller passes in; after a restart of fsctl every lease begins anew.
 """
 
@@ -10,18 +11,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
-from fsctl.errors import ConflictError, FsctlError
-from fsctl.status import Session, SessionRequest
-from fsctl.store import Store
+from fsctl.errors import ConflictError, FsctlError, UnsyncedError
+from fsctl.status import Authored, Session, SessionRequest
 
 _LOG = logging.getLogger(__name__)
+
+
+class SessionStore(Protocol):
+    """The part of a store that sessions need; see `store.Store`."""
+
+    def load_sessions(self) -> dict[str, Session]: ...
+    def commit_session(self, session: Session) -> None: ...
+    def forget_session(self, router: str) -> None: ...
 
 
 class Sessions:
     """The sessions of all routers, at most one each."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: SessionStore, now: Callable[[], float]) -> None:
         self._store, self._now = store, now
         self._sessions = {
             router: Session(router, s.id, s.lease_s, s.grace_s, now()) for router, s in store.load_sessions().items()
@@ -45,44 +54,58 @@ class Sessions:
         self._sessions[request.router] = session
         return session
 
-    def admit(self, router: str, id: str | None, seq: int | None, *, replaces: bool = False, is_admin: bool = False) -> None:
-        """A write comes: from its session, in order, or from somebody who needs none. Raises ConflictError."""
-        now, session = self._now(), self._sessions.get(router)
-        if id is None:
-            if session is not None and not is_admin and not session.is_over(now):
-                raise ConflictError("an agent holds this router: its session is missing", field="session")
-            if session is not None:  # the agent has to send its whole FIB again
-                self._sessions[router] = replace(session, is_synced=False)
-            return
-        if session is None or session.id != id:
-            raise ConflictError("this is not the router's session", field="session", value=id)
-        if seq is not None and seq <= session.seq:
-            raise ConflictError("a later write of this session was carried out already", field="seq", value=seq)
-        session = replace(session, beat=now, seq=session.seq if seq is None else seq)
-        self._sessions[router] = replace(session, is_synced=session.is_synced or replaces)
+    def admit(self, change: Authored, *, needs_sync: bool = False) -> None:
+        """The turn of a change has come: is it its session's, and in order? Renews the lease.
 
-    def close(self, router: str, id: str) -> None:
-        """End a session; the caller withdraws the FIB. Raises ConflictError, StoreError."""
+        `needs_sync`: the change is relative to a FIB that its session has to have sent. Raises ConflictError, UnsyncedError.
+        """
+        now, session = self._now(), self._sessions.get(change.router)
+        if change.session is None:
+            if session is not None and not change.is_admin and not session.is_over(now):
+                raise ConflictError("an agent holds this router: its session is missing", field="session")
+            return
+        if session is None or session.id != change.session:
+            raise ConflictError("this is not the router's session", field="session", value=change.session)
+        if change.seq is not None and change.seq <= session.seq:
+            raise ConflictError("a later write of this session was carried out already", field="seq", value=change.seq)
+        self._sessions[change.router] = replace(session, beat=now)
+        if needs_sync and not session.is_synced:
+            detail = "this session has not sent its whole table since it was opened; send PUT flows first"
+            raise UnsyncedError(detail, field="session", value=change.session)
+
+    def carried_out(self, change: Authored, *, replaces: bool = False) -> None:
+        """A change that was admitted is durable: only now its session's `seq` and `is_synced` follow."""
+        session = self._sessions.get(change.router)
+        if session is None:
+            return
+        if change.session is None:  # somebody else's: the agent has to send its whole FIB again
+            self._sessions[change.router] = replace(session, is_synced=False)
+        elif session.id == change.session:
+            seq = session.seq if change.seq is None else max(session.seq, change.seq)
+            self._sessions[change.router] = replace(session, seq=seq, is_synced=session.is_synced or replaces)
+
+    def end(self, router: str, id: str) -> None:
+        """Forget a session whose delegations are withdrawn, unless another has been opened meanwhile."""
         session = self._sessions.get(router)
-        if session is None or session.id != id:
-            raise ConflictError("this is not the router's session", field="session", value=id)
-        self._forget(router)
+        if session is not None and session.id == id:
+            self._forget_safely(router)
 
     def expired(self) -> list[str]:
         """The routers whose lease and grace have run out; their sessions are forgotten."""
         now = self._now()
         gone = [name for name, session in self._sessions.items() if now > session.ends]
         for router in gone:
-            try:
-                self._forget(router)
-            except FsctlError:
-                _LOG.exception("router %s: the end of its session could not be stored", router)
+            self._forget_safely(router)
         return gone
 
     def next_end(self) -> float:
         """When the next session runs out unless it is renewed."""
         return min((session.ends for session in self._sessions.values()), default=float("inf"))
 
-    def _forget(self, router: str) -> None:
+    def _forget_safely(self, router: str) -> None:
+        """A session that stays in the store has one more lease after a restart: no harm, so the caller goes on."""
         del self._sessions[router]
-        self._store.forget_session(router)
+        try:
+            self._store.forget_session(router)
+        except FsctlError as e:
+            _LOG.error("router %s: the end of its session could not be stored: %s", router, e)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from fsctl.fib import Change
@@ -14,13 +15,38 @@ from fsctl.rules import Action, Field, RuleKey, RuleTable
 INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
 
 
+class Authored(Protocol):
+    """A change and who asks for it: the session that it names and its number there, or nobody's session (None)."""
+
+    @property
+    def router(self) -> str: ...
+    @property
+    def session(self) -> str | None: ...
+    @property
+    def seq(self) -> int | None: ...
+    @property
+    def is_admin(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An atomic change of one router's FIB. `replace`: what is not among `changes` goes."""
+    """An atomic change of one router's FIB. `replace`: what is not among `changes` is removed.
+
+    `ends_session`: once this is stored, the session is forgotten. `is_admin` is true for fsctl itself too.
+    """
 
     router: str
     changes: Sequence[Change]
     replace: bool = False
+    session: str | None = None
+    seq: int | None = None
+    is_admin: bool = False
+    ends_session: bool = False
+
+    @property
+    def is_withdrawal(self) -> bool:
+        """Nothing is left of the FIB."""
+        return self.replace and not self.changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +147,11 @@ class Ticket(Protocol):
     """A write under way."""
 
     def wait(self, timeout: float | None = None) -> WriteResult:
-        """Until the switches have confirmed. Raises FsctlError; UnavailableError after `timeout` seconds."""
+        """Until the switches have confirmed. Raises FsctlError.
+
+        UnavailableError after `timeout` seconds: a write that has not begun by then is cancelled, and the error
+        says whether it is, or what is stored and what is not confirmed.
+        """
         ...
 
     def stored(self, timeout: float | None = None) -> WriteResult:
@@ -129,14 +159,42 @@ class Ticket(Protocol):
         ...
 
 
+class Clear(Enum):
+    """`CLEAR` in place of a value takes the router's own word back: the configuration holds again."""
+
+    CLEAR = "clear"
+
+
+CLEAR = Clear.CLEAR
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceChange:
-    """What a router says of its own interface; None leaves a value as it is."""
+    """What a router says of its own interface; None leaves a value as it is, CLEAR takes it back."""
 
     router: str
     interface: str
+    addresses: tuple[Address, ...] | Clear | None = None
+    mtu: int | Clear | None = None
+    session: str | None = None
+    seq: int | None = None
+    is_admin: bool = False
+
+
+class Override(NamedTuple):
+    """What a router said of an interface of its own over REST; None: nothing, the configuration holds."""
+
     addresses: tuple[Address, ...] | None = None
     mtu: int | None = None
+
+    def after(self, change: InterfaceChange) -> Override:
+        """With a change carried out."""
+        addresses, mtu = self
+        if change.addresses is not None:
+            addresses = None if isinstance(change.addresses, Clear) else change.addresses
+        if change.mtu is not None:
+            mtu = None if isinstance(change.mtu, Clear) else change.mtu
+        return Override(addresses, mtu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +205,23 @@ class NexthopMove:
     out: str
     old: int
     new: int
+    session: str | None = None
+    seq: int | None = None
+    is_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Delegations kept aside at a start, since the configuration no longer has what they name.
+
+    `since` is a Unix time; `flows` are in REST's form, and may be left out where only the `count` is asked for.
+    """
+
+    router: str
+    since: int
+    count: int
+    why: str
+    flows: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +263,6 @@ class SessionBook(Protocol):
 
     def get(self, router: str) -> Session | None: ...
     def open(self, request: SessionRequest) -> Session: ...
-    def admit(
-        self, router: str, id: str | None, seq: int | None, *, replaces: bool = False, is_admin: bool = False
-    ) -> None: ...
-    def close(self, router: str, id: str) -> None: ...
 
 
 class Backend(Protocol):
@@ -210,6 +281,14 @@ class Backend(Protocol):
 
     def change_interface(self, change: InterfaceChange) -> Ticket: ...
     def move_nexthop(self, move: NexthopMove) -> Ticket: ...
+    def overrides(self, router: str) -> Mapping[str, Override]:
+        """What a router said of its interfaces over REST, by interface."""
+        ...
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        """What is kept aside, newest first."""
+        ...
+
     def flows(self, router: str) -> Iterable[FlowStatus]: ...
     def bridges(self) -> Sequence[BridgeStatus]: ...
     def rules(self) -> Iterable[RuleStatus]: ...

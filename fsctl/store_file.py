@@ -1,7 +1,8 @@
 """The store's file: opened by one process only, checked before anything is written to it, brought up to date.
 
 A file that is damaged, newer than this fsctl or somebody else's is left as it is, byte for byte: everything that
-can be wrong is found out through a read-only connection.
+can be wrong is found out through a read-only connection. While fsctl runs, SQLite holds the file exclusively and no
+call waits for a lock: another process that opens the file is told that it is locked.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fsctl.errors import StoreError
+from fsctl.store_load import add_checksums
 
 MEMORY = ":memory:"
 APPLICATION_ID = 0x66736374
 """Marks the file as fsctl's ("fsct", PRAGMA application_id)."""
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+Step = str | Callable[[sqlite3.Connection], None]
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (
         # One row: the number of the last write.
         "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL)",
@@ -53,12 +56,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE session (
             router TEXT PRIMARY KEY, id TEXT NOT NULL, lease_s REAL NOT NULL, grace_s REAL NOT NULL) WITHOUT ROWID""",
     ),
+    (
+        # Every row has a checksum (store_rows).
+        *(
+            f"ALTER TABLE {table} ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0"
+            for table in ("state", "router", "part", "nexthop", "prefix", "connection", "interface", "session")
+        ),
+        add_checksums,
+        # Delegations that name what the configuration no longer has. since: Unix time; flows: JSON, in REST's form.
+        """CREATE TABLE orphan (
+            id INTEGER PRIMARY KEY, router TEXT NOT NULL, since INTEGER NOT NULL, count INTEGER NOT NULL,
+            why TEXT NOT NULL, flows TEXT NOT NULL, checksum INTEGER NOT NULL)""",
+    ),
 )
 """What takes the file from format n to n + 1; the format is PRAGMA user_version. Steps are only ever added."""
 
 
 class Lock:
-    """An advisory lock beside the file (NAME.lock), so that readers and backups are not in the way."""
+    """An advisory lock beside the file (NAME.lock), taken before the file is looked at; it names the holder."""
 
     def __init__(self, path: Path) -> None:
         self._store = path
@@ -88,17 +103,24 @@ class Lock:
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """A connection to the checked, up-to-date file (made, with its directory, where there is none).
+    """A connection to the checked, up-to-date file; a file that is missing is made.
 
     The caller holds the lock. Raises StoreError.
     """
-    if path.exists() and path.stat().st_size:
-        _check(path)
+    if not path.exists():
+        _make(path)
+    elif not path.stat().st_size:
+        raise _unusable(path, "the store is empty (0 bytes): it was truncated, or made by somebody else")
+    _check(path)
     try:
-        db = _tuned(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
-        _migrate(db)
-    except sqlite3.Error as e:
-        raise StoreError(f"the store cannot be opened: {e}", field="store", value=str(path)) from e
+        db = _connect(path)
+        try:
+            _migrate(db)
+        except BaseException:
+            db.close()
+            raise
+    except (sqlite3.Error, UnicodeDecodeError) as e:
+        raise _failed(path, e) from e
     return db
 
 
@@ -109,32 +131,90 @@ def open_memory() -> sqlite3.Connection:
     return db
 
 
-def _tuned(db: sqlite3.Connection) -> sqlite3.Connection:
-    """WAL with FULL: a commit that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous)."""
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA foreign_keys = ON")
+def _make(path: Path) -> None:
+    """A new store, complete when it gets its name: an empty file is never fsctl's own."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        detail = f"the store is missing, but its log {log.name} is there: put the store back beside it, or move the log away too"
+        raise StoreError(detail, field="store", value=str(path))
+    new = path.with_name(path.name + ".new")
+    try:
+        for leftover in (new, new.with_name(new.name + "-wal")):
+            leftover.unlink(missing_ok=True)
+        db = _connect(new)
+        try:
+            _migrate(db)
+        finally:
+            db.close()
+        new.rename(path)
+        _sync_directory(path.parent)
+    except (sqlite3.Error, OSError) as e:
+        raise StoreError(f"the store cannot be made: {e}", field="store", value=str(path)) from e
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """WAL with FULL: a commit that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
+
+    EXCLUSIVE is set before the file is read first: then SQLite needs no shared memory, and never gives the lock back.
+    """
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA cache_size = -16384")
+        db.execute("BEGIN EXCLUSIVE")
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
 def _check(path: Path) -> None:
     """Raises StoreError unless this is an undamaged store of a known format; writes nothing."""
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0, uri=True)
         try:
+            db.text_factory = _readable
+            db.execute("PRAGMA cell_size_check = ON")
             application, version = (int(_pragma(db, name)) for name in ("application_id", "user_version"))
             damage = str(_pragma(db, "integrity_check"))
         finally:
             db.close()
-    except sqlite3.Error as e:
-        raise _unusable(path, f"the store is damaged or no database ({e})") from e
+    except (sqlite3.Error, UnicodeDecodeError) as e:
+        raise _failed(path, e) from e
     if application != APPLICATION_ID:
         raise _unusable(path, "this database is not fsctl's")
-    if version > len(MIGRATIONS):
+    if not 0 < version <= len(MIGRATIONS):
         detail = f"written by a newer fsctl (format {version}, this one knows up to {len(MIGRATIONS)})"
         raise _unusable(path, detail)
     if damage != "ok":
         raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
+
+
+def _readable(text: bytes) -> str:
+    """What SQLite says of damage may repeat damaged names."""
+    return text.decode("utf-8", "backslashreplace")
+
+
+def _failed(path: Path, error: Exception) -> StoreError:
+    """What SQLite's error means for somebody who wants to start fsctl."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells the circumstances
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        detail = "another process (sqlite3, a backup) has the store open: end it, and start again"
+        return StoreError(detail, field="store", value=str(path))
+    return _unusable(path, f"the store is damaged or no database ({error})")
 
 
 def _unusable(path: Path, detail: str) -> StoreError:
@@ -154,7 +234,10 @@ def _migrate(db: sqlite3.Connection) -> None:
     with transaction(db):
         for step in MIGRATIONS[version:]:
             for statement in step:
-                db.execute(statement)
+                if isinstance(statement, str):
+                    db.execute(statement)
+                else:
+                    statement(db)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
 from typing import NamedTuple
 
 from fsctl.compiler import Compiler, Replaced
@@ -14,21 +15,39 @@ from fsctl.installer import Installer
 from fsctl.model import FiveTuple, Verdict
 from fsctl.pipeline import flow_key
 from fsctl.runtime import Runtime
+from fsctl.sessions import Sessions
 from fsctl.status import Failure, Write, WriteResult
 from fsctl.store import Commit
 
 
 class Pending:
-    """`status.Ticket`. The controller sets `result`, and resolves or fails it."""
+    """`status.Ticket`. The controller begins it, sets `result`, and resolves or fails it.
 
-    def __init__(self, runtime: Runtime) -> None:
+    `unconfirmed` names the bridges that have not confirmed, for whoever has waited in vain.
+    """
+
+    def __init__(self, runtime: Runtime, unconfirmed: Callable[[], Sequence[str]] = tuple) -> None:
         self._done = runtime.event()
         self._durable = runtime.event()
+        self._unconfirmed = unconfirmed
+        self._claim = Lock()
+        self._is_claimed = False
         self._counts: WriteResult | None = None
         self._error: FsctlError | None = None
         self._answer: WriteResult | None = None
         self.result: Callable[[], WriteResult] | None = None
         self.deadline = 0.0
+
+    def begin(self) -> bool:
+        """The turn of the write has come; false if it was cancelled: then it must not be carried out."""
+        return self._take()
+
+    def _take(self) -> bool:
+        """Whoever is first decides: the loop begins the write, or its sender cancels it."""
+        with self._claim:
+            is_first = not self._is_claimed
+            self._is_claimed = True
+        return is_first
 
     def resolve(self) -> None:
         if self.result is not None:
@@ -47,8 +66,8 @@ class Pending:
 
     def stored(self, timeout: float | None = None) -> WriteResult:
         """See `status.Ticket`."""
-        if not self._durable.wait(timeout):
-            raise UnavailableError("the controller is busy; the change is not stored yet")
+        if not self._durable.wait(timeout) and not self._durable.is_set():
+            raise self._not_stored()
         if self._error is not None:
             raise self._error
         assert self._counts is not None
@@ -56,13 +75,23 @@ class Pending:
 
     def wait(self, timeout: float | None = None) -> WriteResult:
         """See `status.Ticket`."""
-        if not self._done.wait(timeout):
-            raise UnavailableError("the switches have not confirmed in time; the change is stored and will be applied")
+        if not self._done.wait(timeout) and not self._done.is_set():
+            raise self._not_confirmed() if self._durable.is_set() else self._not_stored()
         if self._error is not None:
             raise self._error
         if self._answer is None:
-            raise UnavailableError("the controller is stopping")
+            raise UnavailableError("the controller is stopping; the change is stored")
         return self._answer
+
+    def _not_stored(self) -> UnavailableError:
+        if self._take():
+            return UnavailableError("the controller is busy; nothing was changed")
+        return UnavailableError("the controller is busy; the change is not stored yet, and may still be carried out")
+
+    def _not_confirmed(self) -> UnavailableError:
+        names = ", ".join(self._unconfirmed())
+        who = f"these bridges have not confirmed it in time: {names}" if names else "it is not confirmed yet"
+        return UnavailableError(f"the change is stored and will be applied; {who}")
 
 
 class Submitted(NamedTuple):
@@ -80,12 +109,12 @@ Latest = tuple[Verdict | None, Change]
 class Together:
     """Writes that are carried out in one go: each all or nothing, as if one came after the other.
 
-    `replaced` is what they come to, by router. A write that replaces a router's whole FIB is not joined
-    with others of that router.
+    `replaced` is what they come to, by router. A write that replaces a router's whole FIB, or is a session's, is not
+    joined with others of that router: whether it is admitted depends on what those before it come to.
     """
 
-    def __init__(self, fibs: Mapping[str, Fib], config: Config, first: Submitted) -> None:
-        self._fibs, self._config = fibs, config
+    def __init__(self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted) -> None:
+        self._fibs, self._config, self._sessions = fibs, config, sessions
         self.writes = [first]
         self._counts: list[WriteResult | None] = []
         self._latest: dict[str, dict[Place, Latest]] = {}
@@ -93,8 +122,9 @@ class Together:
 
     def takes(self, submitted: Submitted) -> bool:
         """Join one more write, if it can be."""
-        same = [s.write.replace for s in self.writes if s.write.router == submitted.write.router]
-        if same and (submitted.write.replace or any(same)):
+        write = submitted.write
+        same = [s.write for s in self.writes if s.write.router == write.router]
+        if same and any(w.replace or w.session is not None for w in (write, *same)):
             return False
         self.writes.append(submitted)
         return True
@@ -108,19 +138,16 @@ class Together:
         """What is to be stored. Fails the tickets of writes that cannot be accepted. Lets others run between two writes."""
         for submitted in self.writes:
             pause()
-            try:
-                self._counts.append(self._add(submitted.write))
-            except FsctlError as e:
-                self._counts.append(None)
-                submitted.ticket.fail(e)
+            self._counts.append(self._begin(submitted))
         for router, places in self._latest.items():
             real = [(change, old) for old, change in places.values() if old != change.verdict]
             if real:
                 self.replaced[router] = real
+        withdrawn = {s.write.router for s, _ in self.accepted() if s.write.is_withdrawal}
         commits = []
-        for router, real in self.replaced.items():
-            changes = [change for change, _ in real]
-            commits.append(Commit(router, changes, self._fibs[router].new_nexthops(changes)))
+        for router in (*self.replaced, *(withdrawn - self.replaced.keys())):
+            changes = [change for change, _ in self.replaced.get(router, ())]
+            commits.append(Commit(router, changes, self._fibs[router].new_nexthops(changes), router in withdrawn))
         return commits
 
     def accepted(self) -> Iterator[tuple[Submitted, WriteResult]]:
@@ -129,14 +156,43 @@ class Together:
             if counts is not None:
                 yield submitted, counts
 
-    def is_withdrawal(self, router: str) -> bool:
-        """Whether all that is asked of a router's FIB is that it be empty."""
-        return all(s.write.replace and not s.write.changes for s in self.writes if s.write.router == router)
+    def carried_out(self) -> None:
+        """What `commits` gave is durable: the sessions follow."""
+        for submitted, _ in self.accepted():
+            write = submitted.write
+            self._sessions.carried_out(write, replaces=write.replace)
+            if write.ends_session and write.session is not None:
+                self._sessions.end(write.router, write.session)
 
     def fail(self, error: FsctlError) -> None:
         """Nothing was stored."""
         for submitted, _ in self.accepted():
             submitted.ticket.fail(error)
+
+    def keep_withdrawals(self, error: FsctlError) -> list[Commit]:
+        """Nothing was stored: fail all but the withdrawals, which have to be carried out in spite of that.
+
+        What is left in `replaced` and `accepted` are the withdrawals; they are returned, to be stored later.
+        """
+        for n, (submitted, counts) in enumerate(zip(self.writes, self._counts, strict=True)):
+            if counts is not None and not submitted.write.is_withdrawal:
+                self._counts[n] = None
+                submitted.ticket.fail(error)
+        routers = [submitted.write.router for submitted, _ in self.accepted()]
+        self.replaced = {router: real for router, real in self.replaced.items() if router in routers}
+        return [Commit(router, [c for c, _ in self.replaced.get(router, ())], {}, withdraws=True) for router in routers]
+
+    def _begin(self, submitted: Submitted) -> WriteResult | None:
+        """Count what a write changes; None if it is cancelled or refused."""
+        write = submitted.write
+        if not submitted.ticket.begin():
+            return None
+        try:
+            self._sessions.admit(write, needs_sync=not write.replace)
+            return self._add(write)
+        except FsctlError as e:
+            submitted.ticket.fail(e)
+            return None
 
     def _add(self, write: Write) -> WriteResult:
         """Count what a write changes after those before it; raises TooLargeError, then it changes nothing."""

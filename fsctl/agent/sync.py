@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fsctl.agent import wire
-from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundError, UnauthorizedError
+from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundError, UnauthorizedError, UnsyncedError
 from fsctl.fib import Change, Key, PartKey
 from fsctl.model import Verdict
 
@@ -300,6 +300,8 @@ class Sync:
             self._want_router = True
 
     def _pause(self, call: Call, error: FsctlError) -> float:
+        if isinstance(error, UnsyncedError):
+            return 0.0
         if isinstance(error, ConflictError):
             return self.settings.lease_s / 4 * (0.5 + self._draw())
         if isinstance(error, _NOT_OURS):
@@ -308,6 +310,9 @@ class Sync:
 
     def _write_failed(self, call: Call, error: FsctlError) -> None:
         is_refused = 400 <= error.status < 500
+        if isinstance(error, UnsyncedError):
+            self._is_full = False  # the session is ours, and fsctl has not got the whole table: that comes next
+            return
         if isinstance(error, ConflictError):
             self._is_open = self._is_full = False  # the session is somebody else's by now
             self._heartbeat_at = 0.0

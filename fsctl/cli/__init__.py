@@ -1,4 +1,4 @@
-"""The command line: `fsctl serve | status | flows | rules | walk | token | demo`."""
+"""The command line: `fsctl serve | status | flows | orphans | rules | walk | token | demo`."""
 
 from __future__ import annotations
 

@@ -96,12 +96,24 @@ def _status(args: argparse.Namespace, environment: Mapping[str, str], output: Ou
         routers = client.routers()
         try:
             bridges = client.bridges()
+            orphans = client.orphans(with_flows=False)
         except ForbiddenError:
-            bridges = None  # a router's token: it sees itself
+            bridges, orphans = None, []  # a router's token: it sees itself
     if output.as_json:
-        output.json({"ready": not reasons, "reasons": reasons, "routers": routers, "bridges": bridges})
+        output.json({"ready": not reasons, "reasons": reasons, "routers": routers, "bridges": bridges, "orphans": orphans})
     else:
         show.status(output, reasons, routers, bridges)
+        show.orphans_line(output, orphans)
+    return 0
+
+
+def _orphans(args: argparse.Namespace, environment: Mapping[str, str], output: Output) -> int:
+    with _client(args, environment) as client:
+        orphans = client.orphans()
+    if output.as_json:
+        output.json({"orphans": orphans})
+    else:
+        show.orphans(output, orphans)
     return 0
 
 
@@ -226,6 +238,7 @@ _COMMANDS: dict[str, _Command] = {
     "token": _token,
     "demo": _demo,
     "status": _status,
+    "orphans": _orphans,
     "rules": _rules,
     "walk": _walk,
     "flows_list": _flows_list,

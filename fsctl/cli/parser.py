@@ -36,6 +36,14 @@ examples:
 """
 
 
+_ORPHANS_EXAMPLE = """\
+They are kept for 7 days and never installed by themselves. To put them back once the configuration has their router
+or interface again:
+  fsctl orphans --json | jq '.orphans[0]' > vr9.json
+  fsctl flows add vr9 --file vr9.json
+"""
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """`run` is the command's name in `commands`, `passed_on` what stands after `--` (for serve and demo)."""
     own, passed_on = list(argv), []
@@ -61,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     _flows(commands)
     rules = _command(commands, "rules", "rules", "installed rules, and the delegations each was collapsed from")
     rules.add_argument("--bridge", help="only this bridge's")
+    orphans = _command(commands, "orphans", "orphans", "delegations of routers and interfaces that are no longer configured")
+    orphans.epilog = _ORPHANS_EXAMPLE
     _walk(commands)
     token = _command(commands, "token", "token", "make a token, and the SHA-256 for the configuration")
     token.epilog = "The token is shown once; the configuration holds its SHA-256 only."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,27 @@ def _interface_row(router: Json, name: str, interface: Json) -> tuple[object, ..
     mac, addresses = interface["mac"] or "-", ", ".join(interface["addresses"]) or "-"
     place = (name, interface["bridge"], interface["port"] or "-", mac, interface["mtu"], addresses)
     return (router["name"], f"{router['flows']}/{router['max_flows']}", *place, state)
+
+
+def orphans_line(output: Output, orphans: Sequence[Json]) -> None:
+    """One line where delegations are kept aside."""
+    if not orphans:
+        return
+    counts = Counter[str]()
+    for orphan in orphans:
+        counts[orphan["router"]] += orphan["count"]
+    text = ", ".join(f"{router}: {count} delegations" for router, count in counts.items())
+    output.line(f"kept aside: {text} of what is not configured: `fsctl orphans`", "yellow")
+
+
+def orphans(output: Output, orphans: Sequence[Json]) -> None:
+    """Each set of delegations that is kept aside, and under it its flows."""
+    if not orphans:
+        output.line("nothing is kept aside")
+    for orphan in orphans:
+        output.line(f"{orphan['router']}: {orphan['count']} delegations since {orphan['since']}: {orphan['why']}", "bold")
+        for flow in orphan["flows"]:
+            output.line(f"    {match_text(flow['match'])} -> {verdict_text(flow)}")
 
 
 def _yes(value: bool) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
+from fsctl.model import Network
 from fsctl.northbound import problems
 from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
 from fsctl.schema.answers import (
     bridge_json,
     flow_status_json,
+    orphan_json,
     router_json,
     rule_status_json,
     session_json,
@@ -30,6 +32,12 @@ _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
 _BATCH = 500
 """Elements of a long answer that are written at once; between two batches others are served."""
+
+
+class _Author(TypedDict):
+    session: str | None
+    seq: int | None
+    is_admin: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +62,16 @@ class Resource:
     def body(self, req: falcon.Request) -> Json:
         return read_json(req, self.service.max_body)
 
-    def admit(self, req: falcon.Request, router: str, *, replaces: bool = False) -> None:
-        """Raises ConflictError where the write is not of the router's session, or too late (docs/agent.md)."""
-        given, principal = parameters(req, _WRITE), req.context.principal
+    def author(self, req: falcon.Request) -> _Author:
+        """Whose change this is: the controller refuses it where it is not of the router's session, or too late."""
+        given = parameters(req, _WRITE)
         seq = read_seq(given["seq"]) if "seq" in given else None
-        self.backend.sessions.admit(router, given.get("session"), seq, replaces=replaces, is_admin=principal.is_admin)
+        return {"session": given.get("session"), "seq": seq, "is_admin": req.context.principal.is_admin}
+
+    def shown(self, network: Network, router: str) -> Json:
+        """A router as /v1/routers shows it."""
+        session, overrides = self.backend.sessions.get(router), self.backend.overrides(router)
+        return router_json(network.routers[router], network.fibs.get(router), session, overrides)
 
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
         """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
@@ -78,7 +91,7 @@ class Routers(Resource):
         parameters(req, {})
         network, principal = self.backend.network, req.context.principal
         seen = [r for name, r in network.routers.items() if principal.router in (None, name)]
-        _send(resp, {"routers": [router_json(r, network.fibs.get(r.name), self.backend.sessions.get(r.name)) for r in seen]})
+        _send(resp, {"routers": [self.shown(network, r.name) for r in seen]})
 
 
 class OneRouter(Resource):
@@ -86,8 +99,7 @@ class OneRouter(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         parameters(req, {})
-        network = self.backend.network
-        _send(resp, router_json(network.routers[router], network.fibs.get(router), self.backend.sessions.get(router)))
+        _send(resp, self.shown(self.backend.network, router))
 
 
 class OneInterface(Resource):
@@ -95,8 +107,7 @@ class OneInterface(Resource):
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str, interface: str) -> None:
         change = read_interface_change(router, interface, self.body(req))
-        self.admit(req, router)
-        self.answer_write(req, resp, self.backend.change_interface(change))
+        self.answer_write(req, resp, self.backend.change_interface(replace(change, **self.author(req))))
 
 
 class Flows(Resource):
@@ -111,19 +122,16 @@ class Flows(Resource):
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         with self.backend.incoming():
             write = read_replacement(self.backend.network.routers[router], self.body(req))
-            self.admit(req, router, replaces=True)
-            ticket = self.backend.write(write)
+            ticket = self.backend.write(replace(write, **self.author(req)))
         self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         write = read_patch(self.backend.network.routers[router], self.body(req))
-        self.admit(req, router)
-        self.answer_write(req, resp, self.backend.write(write))
+        self.answer_write(req, resp, self.backend.write(replace(write, **self.author(req))))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         no_body(req)
-        self.admit(req, router, replaces=True)
-        self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
+        self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True, **self.author(req))))
 
 
 class Nexthops(Resource):
@@ -131,8 +139,7 @@ class Nexthops(Resource):
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         move = read_nexthop_move(self.backend.network.routers[router], self.body(req))
-        self.admit(req, router)
-        self.answer_write(req, resp, self.backend.move_nexthop(move))
+        self.answer_write(req, resp, self.backend.move_nexthop(replace(move, **self.author(req))))
 
 
 class OneSession(Resource):
@@ -147,8 +154,8 @@ class OneSession(Resource):
         given = parameters(req, {**_WAIT, "session": ()})
         if "session" not in given:
             raise MalformedError("missing query parameter", field="session")
-        self.backend.sessions.close(router, given["session"])
-        self.answer_write(req, resp, self.backend.write(Write(router, (), replace=True)))
+        withdrawal = Write(router, (), replace=True, session=given["session"], ends_session=True)
+        self.answer_write(req, resp, self.backend.write(withdrawal))
 
 
 class Bridges(Resource):
@@ -170,6 +177,16 @@ class Rules(Resource):
         bridge = parameters(req, {"bridge": tuple(self.backend.network.bridges)}).get("bridge")
         rules = (rule_status_json(r) for r in self.backend.rules() if bridge in (None, r.bridge))
         _stream(resp, {"revision": self.backend.revision}, "rules", rules)
+
+
+class Orphans(Resource):
+    """/v1/orphans: delegations of what is no longer configured."""
+
+    admin_only = True
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        with_flows = parameters(req, {"flows": ("yes", "no")}).get("flows") != "no"
+        _send(resp, {"orphans": [orphan_json(o, with_flows=with_flows) for o in self.backend.orphans(with_flows=with_flows)]})
 
 
 class Walk(Resource):
@@ -219,6 +236,7 @@ ROUTES: tuple[tuple[str, type[Resource]], ...] = (
     ("/v1/routers/{router}/interfaces/{interface}", OneInterface),
     ("/v1/bridges", Bridges),
     ("/v1/rules", Rules),
+    ("/v1/orphans", Orphans),
     ("/v1/walk", Walk),
     ("/healthz", Health),
     ("/readyz", Readiness),

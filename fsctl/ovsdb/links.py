@@ -77,6 +77,7 @@ class Links:
     database: Database
     wanted: Wanted
     problems: dict[Pair, str] = field(default_factory=dict)
+    _impossible: set[Pair] = field(default_factory=set)
     _halves: list[Half] = field(init=False)
     _bridges: dict[str, BridgeRow] = field(init=False)
     _ports: dict[str, tuple[BridgeRow, PortRow]] = field(init=False)
@@ -102,6 +103,7 @@ class Links:
             why_not = self._why_not(pair)
             if why_not:
                 self.problems[pair] = why_not
+                self._impossible.add(pair)
                 continue
             here, there = sorted(pair)
             edits: list[Edit] = []
@@ -111,23 +113,34 @@ class Links:
                 edits += wrong
                 reasons += [f"{link_name(end, peer)} ({_words(wrong)})"] if wrong else []
             why = f"patch ports between {here} and {there}: {', '.join(reasons)}"
+            if not edits and (error := self._error(here, there) or self._error(there, here)):
+                self.problems[pair] = error
             yield _key(pair), Change(_key(pair), why, tuple(edits)) if edits else None
 
+    def _error(self, here: str, there: str) -> str:
+        name = link_name(here, there)
+        error = self._interfaces[name].error if name in self._interfaces else None
+        return f"Open vSwitch could not make patch port {name}: {error}" if error else ""
+
     def unwanted(self) -> dict[Pair, list[Half]]:
-        """Links of ours between managed bridges that are not wanted, or not possible; empty until it is known what is wanted."""
+        """Links of ours between managed bridges that are not wanted, or cannot be; call it after `checks`.
+
+        None until it is known what is wanted.
+        """
         if self.wanted.links is None:
             return {}
-        return self._grouped(lambda half: half.pair not in self.wanted.links or half.pair in self.problems, is_managed=True)
+        kept = self.wanted.links - self._impossible
+        return {pair: found for pair, found in self._grouped(is_managed=True).items() if pair not in kept}
 
     def unmanaged(self) -> dict[Pair, list[Half]]:
         """Links of ours that end on a bridge that is not managed any more."""
-        return self._grouped(lambda _half: True, is_managed=False)
+        return self._grouped(is_managed=False)
 
-    def _grouped(self, applies: object, *, is_managed: bool) -> dict[Pair, list[Half]]:
+    def _grouped(self, *, is_managed: bool) -> dict[Pair, list[Half]]:
         found: dict[Pair, list[Half]] = {}
         for half in self._halves:
-            managed = self.wanted.manages(half.bridge.name) and (self.wanted.manages(half.peer) or half.peer not in self._bridges)
-            if managed == is_managed and applies(half):  # type: ignore[operator]
+            ends = (half.bridge.name, half.peer)
+            if all(self.wanted.manages(end) or end not in self._bridges for end in ends) == is_managed:
                 found.setdefault(half.pair, []).append(half)
         return found
 
@@ -154,7 +167,7 @@ class Links:
             return f"an interface that is not fsctl's has the name of a patch port, {name}" if interface else ""
         bridge, port = at
         if any(half.port.uuid == port.uuid for half in self._halves):
-            return f"Open vSwitch could not make patch port {name}: {interface.error}" if interface and interface.error else ""
+            return ""
         if is_link(port.external_ids):
             owner = port.external_ids.get(OWNER, "")
             return f"patch port {name} on {bridge.name} belongs to the fsctl at {owner or 'another database entry'}"

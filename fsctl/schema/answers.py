@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import cast
 
 from fsctl.errors import FsctlError
@@ -13,8 +15,20 @@ from fsctl.schema.packets import packet_json
 from fsctl.schema.rules import actions_json, actions_text, rule_text
 from fsctl.schema.rules import match_json as rule_match_json
 from fsctl.schema.text import Json, shown
-from fsctl.status import BridgeStatus, Failure, FlowStatus, HopReport, RuleStatus, Session, WalkReport, WriteResult
+from fsctl.status import (
+    BridgeStatus,
+    Failure,
+    FlowStatus,
+    HopReport,
+    Orphan,
+    Override,
+    RuleStatus,
+    Session,
+    WalkReport,
+    WriteResult,
+)
 
+NO_OVERRIDE = Override()
 PROBLEM_PREFIX = "urn:fsctl:problem:"
 """A problem's `type` (RFC 9457, 3.1.1) is this and the error's slug."""
 
@@ -47,17 +61,24 @@ def flow_status_json(status: FlowStatus) -> dict[str, Json]:
     return flow_json(status.delegation) | {"status": state}
 
 
-def interface_json(interface: Interface) -> dict[str, Json]:
+def interface_json(interface: Interface, override: Override = NO_OVERRIDE) -> dict[str, Json]:
+    """An interface; `mtu_from` and `addresses_from` say whether the configuration or the router's own word holds."""
     return {
         "bridge": interface.bridge,
         "port": interface.port,
         "ofport": interface.ofport,
         "mac": format_mac(interface.mac) if interface.mac else None,
         "mtu": interface.mtu,
+        "mtu_from": _origin(override.mtu),
         "addresses": [str(a) for a in interface.addresses],
+        "addresses_from": _origin(override.addresses),
         "up": interface.up,
         "why_down": interface.why_down,
     }
+
+
+def _origin(said: object) -> str:
+    return "configuration" if said is None else "rest"
 
 
 def session_json(session: Session) -> dict[str, Json]:
@@ -71,16 +92,27 @@ def session_json(session: Session) -> dict[str, Json]:
     }
 
 
-def router_json(router: Router, fib: Fib | None, session: Session | None = None) -> dict[str, Json]:
+def router_json(
+    router: Router, fib: Fib | None, session: Session | None = None, overrides: Mapping[str, Override] = MappingProxyType({})
+) -> dict[str, Json]:
     """A router, its interfaces, how many of its `max_flows` it uses, and what its agent says is not bypassed."""
     return {
         "name": router.name,
         "flows": 0 if fib is None else len(fib),
         "max_flows": router.max_flows,
-        "interfaces": {name: interface_json(i) for name, i in router.interfaces.items()},
+        "interfaces": {
+            name: interface_json(i, overrides.get(name, NO_OVERRIDE)) for name, i in router.interfaces.items()
+        },
         "session": None if session is None else session_json(session),
         "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
     }
+
+
+def orphan_json(orphan: Orphan, *, with_flows: bool = True) -> dict[str, Json]:
+    """Delegations kept aside; `since` as RFC 3339 writes it."""
+    since = datetime.fromtimestamp(orphan.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    shown: dict[str, Json] = {"router": orphan.router, "since": since, "count": orphan.count, "why": orphan.why}
+    return shown | ({"flows": [dict(flow) for flow in orphan.flows]} if with_flows else {})
 
 
 def bridge_json(status: BridgeStatus) -> dict[str, Json]:

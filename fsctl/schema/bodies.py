@@ -6,7 +6,7 @@ from fsctl.errors import InvalidError, TooLargeError
 from fsctl.model import MAX_MTU, MIN_MTU, Address, Router, parse_mac
 from fsctl.schema.flows import FlowReader
 from fsctl.schema.text import Json, array, fields, integer, one_of
-from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
+from fsctl.status import CLEAR, Clear, InterfaceChange, NexthopMove, SessionRequest, Write
 
 MAX_ADDRESSES = 256
 """Addresses that one interface may have: each is a hole in every chain that passes the router."""
@@ -35,12 +35,16 @@ def read_patch(router: Router, body: Json) -> Write:
 
 
 def read_interface_change(router: str, interface: str, body: Json) -> InterfaceChange:
-    """The body of PATCH /v1/routers/{r}/interfaces/{i}; raises InvalidError."""
+    """The body of PATCH /v1/routers/{r}/interfaces/{i}; null takes a value back. Raises InvalidError."""
     members = fields(body, "", (), ("addresses", "mtu"))
     if not members:
         raise InvalidError("expected addresses, mtu or both", field="addresses")
-    addresses = _addresses(members["addresses"]) if "addresses" in members else None
-    mtu = integer(members["mtu"], "mtu", MIN_MTU, MAX_MTU) if "mtu" in members else None
+    addresses: tuple[Address, ...] | Clear | None = None
+    mtu: int | Clear | None = None
+    if "addresses" in members:
+        addresses = CLEAR if members["addresses"] is None else _addresses(members["addresses"])
+    if "mtu" in members:
+        mtu = CLEAR if members["mtu"] is None else integer(members["mtu"], "mtu", MIN_MTU, MAX_MTU)
     return InterfaceChange(router, interface, addresses, mtu)
 
 

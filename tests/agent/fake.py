@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,16 +17,16 @@ from urllib.parse import parse_qsl, urlsplit
 from fsctl.errors import (
     ConflictError,
     FsctlError,
-    InvalidError,
     MalformedError,
     NotFoundError,
     UnauthorizedError,
+    UnsyncedError,
 )
-from fsctl.fib import Fib
+from fsctl.fib import Fib, change_of, match_of_change
 from fsctl.model import Interface, Router, parse_mac
 from fsctl.schema.answers import flow_status_json, router_json
 from fsctl.schema.bodies import read_interface_change, read_patch, read_replacement
-from fsctl.status import FlowStatus, Write
+from fsctl.status import FlowStatus, Override, Write
 
 
 @dataclass
@@ -52,6 +52,10 @@ class FakeFsctl:
     log: list[tuple[str, str, int]] = field(default_factory=list)
     """(method, last part of the path, flows in the body) of every call that was carried out."""
     announced: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, Override] = field(default_factory=dict)
+    revision: int = 0
+    is_admin: bool = False
+    """Calls without a session are the administrator's."""
     refuse: Callable[[str, str], FsctlError | None] = lambda _method, _path: None
 
     def tick(self) -> None:
@@ -75,12 +79,9 @@ class FakeFsctl:
         elif rest == ["flows"]:
             answer = self._flows(method, body, query)
         elif rest[:1] == ["interfaces"] and method == "PATCH":
-            self._check(query)
-            read_interface_change(self.router.name, rest[1], body)
-            self.announced[rest[1]] = body
-            answer = {"revision": 1}
+            answer = self._interface(rest[1], body, query)
         elif not rest and method == "GET":
-            answer = router_json(self.router, self.fib)
+            answer = self._router()
         else:
             raise NotFoundError("no such path", field="path", value=path)
         self.log.append((method, parts[-1], len(body.get("flows", body.get("add", []))) if isinstance(body, dict) else 0))
@@ -89,9 +90,11 @@ class FakeFsctl:
     def _session(self, method: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
         now, s = self.clock(), self.session
         if method == "DELETE":
-            self._check(query)
-            self.fib, self.session = Fib(), None
-            return {}
+            if s is None or s.id != query.get("session"):
+                raise ConflictError("this is not the router's session", field="session", value=query.get("session"))
+            answer = self._apply(Write(self.router.name, (), replace=True))
+            self.session = None
+            return answer
         if method != "PUT" or set(body) != {"id", "lease", "graceful_restart", "reasons"}:
             raise MalformedError("bad session")
         if s is not None and s.id != body["id"]:
@@ -101,33 +104,87 @@ class FakeFsctl:
         if s is None:
             s = self.session = Session(body["id"], 0, 0, [], now)
         s.lease, s.grace, s.reasons, s.beat = body["lease"], body["graceful_restart"], body["reasons"], now
-        return {"id": s.id, "lease": s.lease, "synced": s.synced, "seq": s.seq}
+        return {"id": s.id, "lease": s.lease, "graceful_restart": s.grace, "synced": s.synced, "seq": s.seq}
 
-    def _check(self, query: Mapping[str, str]) -> Session:
-        if self.session is None or self.session.id != query.get("session"):
-            raise ConflictError("this session is not the router's", field="session", value=query.get("session"))
-        return self.session
+    def _admit(self, query: Mapping[str, str], *, needs_sync: bool = False) -> Session | None:
+        """The session that a write is of (None: nobody's); renews its lease."""
+        s = self.session
+        if "session" not in query:
+            if s is not None and not self.is_admin and self.clock() <= s.beat + s.lease:
+                raise ConflictError("an agent holds this router: its session is missing", field="session")
+            return None
+        if s is None or s.id != query["session"]:
+            raise ConflictError("this is not the router's session", field="session", value=query["session"])
+        if "seq" in query and int(query["seq"]) <= s.seq:
+            raise ConflictError("a later write of this session was carried out already", field="seq", value=query["seq"])
+        s.beat = self.clock()
+        if needs_sync and not s.synced:
+            raise UnsyncedError("this session has not sent its whole table since it was opened", field="session", value=s.id)
+        return s
+
+    def _carried_out(self, s: Session | None, query: Mapping[str, str], *, replaces: bool = False) -> None:
+        if s is not None:
+            s.seq, s.synced = int(query.get("seq", s.seq)), s.synced or replaces
+        elif self.session is not None:
+            self.session.synced = False
+
+    def _interface(self, name: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
+        if name not in self.router.interfaces:
+            raise NotFoundError("no such interface", field="interface", value=name)
+        change = read_interface_change(self.router.name, name, body)
+        session = self._admit(query)
+        self.announced[name] = body
+        before = self.said.get(name, Override())
+        self.said[name] = before.after(change)
+        self._carried_out(session, query)
+        is_new = self._shown(name, before) != self._shown(name, self.said[name])
+        self.revision += self.said[name] != before
+        return self._result(changed=int(is_new), unchanged=int(not is_new))
+
+    def _shown(self, name: str, override: Override) -> Interface:
+        declared = self.router.interfaces[name]
+        addresses = declared.addresses if override.addresses is None else override.addresses
+        return replace(declared, mtu=override.mtu or declared.mtu, addresses=addresses)
+
+    def _router(self) -> dict[str, Any]:
+        interfaces = {name: self._shown(name, self.said.get(name, Override())) for name in self.router.interfaces}
+        shown = router_json(replace(self.router, interfaces=interfaces), self.fib, None, self.said)
+        s = self.session
+        if s is not None:
+            shown["session"] = {"id": s.id, "lease": s.lease, "graceful_restart": s.grace, "synced": s.synced, "seq": s.seq}
+            shown["not_bypassed"] = s.reasons
+        return shown
 
     def _flows(self, method: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
         if method == "GET":
             return {"flows": [flow_status_json(FlowStatus(d, "installed", hops=1, packets=7, bytes=700)) for d in self.fib]}
-        session = self._check(query)
-        if int(query["seq"]) <= session.seq:
-            raise ConflictError("a later write was carried out already", field="seq", value=query["seq"])
-        session.beat, session.seq = self.clock(), int(query["seq"])
         write = {
             "PUT": lambda: read_replacement(self.router, body),
             "PATCH": lambda: read_patch(self.router, body),
             "DELETE": lambda: Write(self.router.name, (), replace=True),
         }[method]()
-        if method == "PATCH" and not session.synced:
-            raise InvalidError("a patch before the first replacement")
+        session = self._admit(query, needs_sync=not write.replace)
+        answer = self._apply(write)
+        self._carried_out(session, query, replaces=write.replace)
+        return answer
+
+    def _apply(self, write: Write) -> dict[str, Any]:
+        """Carry a write out and count what it changes."""
+        before = {d.match: d.verdict for d in self.fib}
+        wanted = {match_of_change(change.part, change.key): change.verdict for change in write.changes}
         if write.replace:
-            self.fib = Fib()
-        session.synced = session.synced or write.replace
-        for change in write.changes:
-            self.fib.apply(change)
-        return {"revision": 1, "added": 0, "changed": 0, "removed": 0, "unchanged": 0, "failed": [], "waiting_for": []}
+            wanted |= dict.fromkeys(before.keys() - wanted.keys())
+        counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
+        for match, verdict in wanted.items():
+            old = before.get(match)
+            counts["unchanged" if old == verdict else "added" if old is None else "changed" if verdict else "removed"] += 1
+            self.fib.apply(change_of(match, verdict))
+        self.revision += len(wanted) > counts["unchanged"]
+        return self._result(**counts)
+
+    def _result(self, **counts: int) -> dict[str, Any]:
+        none = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
+        return {"revision": self.revision, **none, **counts, "failed": [], "waiting_for": []}
 
 
 def a_router(macs: Mapping[str, str], name: str = "vr1") -> Router:

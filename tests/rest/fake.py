@@ -7,11 +7,11 @@ vr1 and vr2 are the routers of the examples in docs/rest.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from fsctl.errors import FsctlError, NotFoundError
+from fsctl.errors import FsctlError, NotFoundError, TooLargeError
 from fsctl.fib import Fib, change_of, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
@@ -24,6 +24,8 @@ from fsctl.status import (
     HopReport,
     InterfaceChange,
     NexthopMove,
+    Orphan,
+    Override,
     RuleStatus,
     WalkReport,
     Write,
@@ -86,6 +88,8 @@ class FakeBackend:
     late: FsctlError | None = None
     result: WriteResult | None = None
     now: float = 0.0
+    said: dict[tuple[str, str], Override] = field(default_factory=dict)
+    kept: list[Orphan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(SqliteStore(":memory:"), lambda: self.now)
@@ -93,9 +97,16 @@ class FakeBackend:
     def write(self, write: Write) -> FakeTicket:
         if self.refusal is not None:
             raise self.refusal
+        self.sessions.admit(write, needs_sync=not write.replace)
+        result = self.result or self._apply(write)
         self.writes.append(write)
-        self.revision += 1
-        return FakeTicket(self.result or self._apply(write), self.late)
+        self.sessions.carried_out(write, replaces=write.replace)
+        if write.ends_session:
+            assert write.session is not None
+            self.sessions.end(write.router, write.session)
+        if write.is_withdrawal:
+            self.kept = [orphan for orphan in self.kept if orphan.router != write.router]
+        return FakeTicket(result, self.late)
 
     def _apply(self, write: Write) -> WriteResult:
         """As the controller counts: each change asked for, and with `replace` what goes without being named."""
@@ -108,8 +119,17 @@ class FakeBackend:
             before = fib.get(match)
             what = "added" if before is None else "removed" if verdict is None else "changed"
             counts["unchanged" if before == verdict else what] += 1
+        limit, more = self.network.routers[write.router].max_flows, counts["added"] - counts["removed"]
+        if more > 0 and len(fib) + more > limit:
+            raise TooLargeError("too many", field="flows", value=len(fib) + more)
+        for match, verdict in wanted.items():
             fib.apply(change_of(match, verdict))
-        return WriteResult(self.revision, **counts)
+        return WriteResult(self._next_revision(len(wanted) > counts["unchanged"]), **counts)
+
+    def _next_revision(self, has_changed: bool) -> int:
+        """Writes that change nothing are not counted."""
+        self.revision += has_changed
+        return self.revision
 
     def incoming(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -118,22 +138,39 @@ class FakeBackend:
         router = self.network.routers[change.router]
         if change.interface not in router.interfaces:
             raise NotFoundError("no such interface", field="interface", value=change.interface)
+        self.sessions.admit(change)
         self.interface_changes.append(change)
-        self.revision += 1
-        old = router.interfaces[change.interface]
-        new = replace(old, mtu=change.mtu or old.mtu, addresses=old.addresses if change.addresses is None else change.addresses)
+        old, before = router.interfaces[change.interface], self.said.get((change.router, change.interface), Override())
+        after = self.said[change.router, change.interface] = before.after(change)
+        self._next_revision(after != before)
+        declared = network().routers[change.router].interfaces[change.interface]
+        addresses = declared.addresses if after.addresses is None else after.addresses
+        new = replace(old, mtu=after.mtu or declared.mtu, addresses=addresses)
         changed = replace(router, interfaces={**router.interfaces, change.interface: new})
         self.network = replace(self.network, routers={**self.network.routers, change.router: changed})
-        return FakeTicket(WriteResult(self.revision, changed=int(new != old)))
+        self.sessions.carried_out(change)
+        return FakeTicket(WriteResult(self.revision, changed=int(new != old), unchanged=int(new == old)))
 
     def move_nexthop(self, move: NexthopMove) -> FakeTicket:
+        self.sessions.admit(move, needs_sync=True)
         self.moves.append(move)
-        self.revision += 1
         fib = self.network.fibs[move.router]
         moved = [d.match for d in fib if d.verdict == Forward(move.out, move.old)]
         for match in moved:
             fib.set(match, Forward(move.out, move.new))
-        return FakeTicket(WriteResult(self.revision, changed=int(bool(moved))))
+        self.sessions.carried_out(move)
+        return FakeTicket(WriteResult(self._next_revision(bool(moved)), changed=int(bool(moved))))
+
+    def tick(self) -> None:
+        """Leases end by themselves."""
+        for router in self.sessions.expired():
+            self._apply(Write(router, (), replace=True))
+
+    def overrides(self, router: str) -> Mapping[str, Override]:
+        return {name: said for (owner, name), said in self.said.items() if owner == router}
+
+    def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
+        return [o if with_flows else replace(o, flows=()) for o in self.kept]
 
     def flows(self, router: str) -> Iterator[FlowStatus]:
         for delegation in self.network.fibs[router]:

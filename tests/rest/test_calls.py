@@ -90,7 +90,8 @@ def test_routers(rest: TestClient) -> None:
     assert (vr1["flows"], vr1["max_flows"]) == (0, 200_000)
     assert vr1["interfaces"]["eth0"] == {
         "bridge": "br-a", "port": "vif1.0", "ofport": 1, "mac": "02:00:00:00:01:01", "mtu": 1500,
-        "addresses": ["10.0.1.254/24"], "up": True, "why_down": "",
+        "mtu_from": "configuration", "addresses": ["10.0.1.254/24"], "addresses_from": "configuration",
+        "up": True, "why_down": "",
     }  # fmt: skip
 
 

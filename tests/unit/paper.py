@@ -14,9 +14,9 @@ from fsctl.fib import change_of
 from fsctl.model import Match, Prefix, Verdict
 from fsctl.pipeline import tables
 from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
-from fsctl.runtime import Threads
+from fsctl.runtime import Runtime, Threads
 from fsctl.status import BridgeInfo, Dump, OvsdbView, Port, PortInfo, Rejection, Write, WriteResult
-from fsctl.store import SqliteStore
+from fsctl.store import SqliteStore, Store
 
 PORTS = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}
 MAC = {name: 0x0200_0000_0000 + n for n, name in enumerate(("a", "b", "r0", "r1", "s0", "s1"), 1)}
@@ -108,7 +108,7 @@ class PaperLinks:
 class Lab:
     """Bridges x, y, z; routers r (x-y) and s (y-z)."""
 
-    def __init__(self, max_flows: int = 1000) -> None:
+    def __init__(self, max_flows: int = 1000, runtime: Runtime | None = None, store: Store | None = None) -> None:
         routers = {
             name: RouterConfig(
                 name,
@@ -123,11 +123,12 @@ class Lab:
         self.config = Config("test", "0" * 64, tuple("xyz"), routers, store=":memory:")
         self.links = PaperLinks()
         self.switches = {b: PaperSwitch(b) for b in "xyz"}
-        self.store = SqliteStore(":memory:")
+        self.store = store or SqliteStore(":memory:")
+        self.runtime = runtime or Threads()
         self.start()
 
     def start(self) -> None:
-        self.controller = Controller(self.config, self.store, self.links, Threads())
+        self.controller = Controller(self.config, self.store, self.links, self.runtime)
         self.links.on_link = self.report
         self.thread = threading.Thread(target=self.controller.run, daemon=True)
         self.thread.start()

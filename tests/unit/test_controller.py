@@ -258,11 +258,11 @@ def test_walk_names_hops_and_rule(lab: Lab) -> None:
 
 
 def test_a_lease_that_runs_out_withdraws_the_fib(lab: Lab) -> None:
-    lab.controller.sessions.open(SessionRequest("r", "agent", 1.0))
     lab.write("r", ("10.0.0.0/8", TO_S))
+    lab.controller.sessions.open(SessionRequest("r", "agent", 1.0))
     assert lab.flow_rules("x")
     time.sleep(1.2)
-    lab.controller.sessions.open(SessionRequest("s", "wakes the loop", 60.0))
     lab.check_in_step()
+    lab.controller.sessions.open(SessionRequest("s", "still there", 60.0))
     assert not lab.flow_rules("x")
     assert lab.store.load_sessions().keys() == {"s"}

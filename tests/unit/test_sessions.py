@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fsctl.errors import ConflictError
+from fsctl.errors import ConflictError, UnsyncedError
 from fsctl.sessions import Sessions
-from fsctl.status import SessionRequest
+from fsctl.status import SessionRequest, Write
 from fsctl.store import SqliteStore
 
 
@@ -51,6 +51,15 @@ def test_a_second_agent_is_refused_until_the_lease_is_over(sessions: Sessions, c
     assert not sessions.open(request("b")).is_synced
 
 
+def by(id: str | None, seq: int | None = None, *, is_admin: bool = False) -> Write:
+    return Write("r", (), replace=True, session=id, seq=seq, is_admin=is_admin)
+
+
+def carry_out(sessions: Sessions, write: Write) -> None:
+    sessions.admit(write)
+    sessions.carried_out(write, replaces=write.replace)
+
+
 def test_lease_over_then_grace_over(sessions: Sessions, clock: Clock) -> None:
     sessions.open(request(grace=30))
     clock.now += 10 + 30
@@ -59,31 +68,56 @@ def test_lease_over_then_grace_over(sessions: Sessions, clock: Clock) -> None:
     assert sessions.expired() == ["r"]
     assert sessions.expired() == []
     with pytest.raises(ConflictError):
-        sessions.admit("r", "a", 1)
+        sessions.admit(by("a", 1))
 
 
 def test_writes_renew_the_lease_and_come_in_order(sessions: Sessions, clock: Clock) -> None:
     sessions.open(request())
     clock.now += 9
-    sessions.admit("r", "a", 5, replaces=True)
+    carry_out(sessions, by("a", 5))
     clock.now += 9
     assert sessions.expired() == []
     with pytest.raises(ConflictError, match="later write"):
-        sessions.admit("r", "a", 5)
+        sessions.admit(by("a", 5))
     with pytest.raises(ConflictError, match="not the router's session"):
-        sessions.admit("r", "b", 6)
+        sessions.admit(by("b", 6))
     assert (sessions.open(request()).seq, sessions.open(request()).is_synced) == (5, True)
 
 
 def test_without_a_session_only_while_there_is_none(sessions: Sessions) -> None:
-    sessions.admit("r", None, None)
+    carry_out(sessions, by(None))
     sessions.open(request())
     with pytest.raises(ConflictError, match="missing"):
-        sessions.admit("r", None, None)
-    sessions.admit("r", "a", 1, replaces=True)
+        sessions.admit(by(None))
+    carry_out(sessions, by("a", 1))
     assert sessions.open(request()).is_synced
-    sessions.admit("r", None, None, is_admin=True)
+    carry_out(sessions, by(None, is_admin=True))
     assert not sessions.open(request()).is_synced
+
+
+def test_fault_B4_what_was_only_admitted_counts_for_nothing(sessions: Sessions) -> None:
+    sessions.open(request())
+    sessions.admit(by("a", 7))
+    session = sessions.open(request())
+    assert (session.seq, session.is_synced) == (0, False)
+
+
+def test_fault_B5_a_change_needs_a_session_that_has_sent_everything(sessions: Sessions) -> None:
+    sessions.open(request())
+    with pytest.raises(UnsyncedError, match="send PUT flows first"):
+        sessions.admit(by("a", 1), needs_sync=True)
+    carry_out(sessions, by("a", 1))
+    sessions.admit(by("a", 2), needs_sync=True)
+
+
+def test_fault_B5_a_late_write_of_the_session_before_does_not_sync_the_next(sessions: Sessions, clock: Clock) -> None:
+    sessions.open(request("a"))
+    late = by("a", 1)
+    sessions.admit(late)
+    clock.now += 11
+    sessions.open(request("b"))
+    sessions.carried_out(late, replaces=True)
+    assert not sessions.open(request("b")).is_synced
 
 
 def test_a_restart_begins_every_lease_anew(sessions: Sessions, store: SqliteStore, clock: Clock) -> None:
@@ -98,9 +132,12 @@ def test_a_restart_begins_every_lease_anew(sessions: Sessions, store: SqliteStor
     assert Sessions(store, clock).get("r") is None
 
 
-def test_an_agent_that_ends_in_order(sessions: Sessions) -> None:
+def test_an_agent_that_ends_in_order(sessions: Sessions, store: SqliteStore) -> None:
     sessions.open(request())
-    with pytest.raises(ConflictError):
-        sessions.close("r", "b")
-    sessions.close("r", "a")
+    sessions.end("r", "b")
+    assert sessions.get("r") is not None
+    sessions.end("r", "a")
+    sessions.end("r", "a")
     assert sessions.get("r") is None
+    assert store.load_sessions() == {}
+    store.forget_session("r")  # again: no error

@@ -1,0 +1,179 @@
+"""What routers ask for, carried out: stored, taken into the FIBs, compiled, and sent to the switches.
+
+Called by the controller's loop alone. A change that the store does not take is not made, but for withdrawals: these take
+the bypass away, so they are carried out whatever the store says, and stored when it works again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from fsctl.answers import Answers
+from fsctl.config import Config
+from fsctl.desired import Desired
+from fsctl.durable import Durable
+from fsctl.errors import FsctlError, UnavailableError
+from fsctl.installer import Installer
+from fsctl.inventory import Inventory
+from fsctl.model import Forward
+from fsctl.recovery import Recovery
+from fsctl.rules import RuleChange
+from fsctl.runtime import Runtime
+from fsctl.sessions import Sessions
+from fsctl.status import InterfaceChange, NexthopMove, Override, Write, WriteResult
+from fsctl.store import Commit
+from fsctl.writes import Pending, Submitted, Together, failures_of
+
+_LOG = logging.getLogger(__name__)
+Pieces = Iterable[Mapping[str, list[RuleChange]]]
+
+
+class Owner(Protocol):
+    """The parts of the controller that a change passes through."""
+
+    config: Config
+    runtime: Runtime
+    durable: Durable
+    inventory: Inventory
+    desired: Desired
+    installer: Installer
+    answers: Answers
+    sessions: Sessions
+    recovery: Recovery
+    starting_until: float
+
+    @property
+    def is_starting(self) -> bool: ...
+    def away(self) -> tuple[str, ...]: ...
+
+
+class _Sent(NamedTuple):
+    """The bundles' numbers by bridge, and the pairs of bridges that chains need from now on."""
+
+    numbers: Mapping[str, int] = {}
+    pairs: frozenset[frozenset[str]] = frozenset()
+
+
+class Changes:
+    """Carries out writes, next-hop moves and changes of interfaces. `revision` is the number of the last one."""
+
+    def __init__(self, owner: Owner, revision: int) -> None:
+        self._owner = owner
+        self.revision = revision
+
+    def together(self, first: Submitted) -> Together:
+        """Writes that are carried out in one go."""
+        return Together(self._owner.desired.fibs, self._owner.config, self._owner.sessions, first)
+
+    def withdraw(self, router: str) -> None:
+        """Take a router's delegations back, whatever the store says."""
+        pending = Pending(self._owner.runtime, self._owner.away)
+        self.write(self.together(Submitted(Write(router, (), replace=True, is_admin=True), pending)))
+
+    def write(self, together: Together) -> None:
+        """Carry out some writes."""
+        owner, failure = self._owner, None
+        commits = together.commits(owner.runtime.pause)
+        if owner.recovery.problem:
+            failure = UnavailableError(f"{owner.recovery.problem}; nothing was changed")
+            commits = together.keep_withdrawals(failure)
+        try:
+            if commits:
+                self.revision = owner.durable.commit_all(commits)
+        except FsctlError as e:
+            commits = together.keep_withdrawals(e)
+            owner.durable.owe(commit.router for commit in commits)
+        self._take(commits)
+        together.carried_out()
+        for submitted, counts in together.accepted():
+            submitted.ticket.committed(replace(counts, revision=self.revision))
+        replaced = {c.router: together.replaced[c.router] for c in commits if c.router in together.replaced}
+        sent = self._send(lambda: owner.desired.update(replaced)) if replaced else _Sent()
+        for submitted, counts in together.accepted():
+            report = partial(self._report, submitted.write, replace(counts, revision=self.revision))
+            self._answer_later(submitted.ticket, report, sent, together.size)
+
+    def nexthop(self, move: NexthopMove, ticket: Pending) -> None:
+        """A neighbour has another MAC."""
+        owner = self._owner
+        if not ticket.begin():
+            return
+        fib = owner.desired.fibs[move.router]
+        old, new = Forward(move.out, move.old), Forward(move.out, move.new)
+        numbers = fib.numbers_of(old) if old != new else []
+        try:
+            owner.sessions.admit(move, needs_sync=True)
+            if numbers:
+                self.revision = owner.durable.move_nexthop(move.router, dict.fromkeys(numbers, new))
+        except FsctlError as e:
+            ticket.fail(e)
+            return
+        owner.sessions.carried_out(move)
+        result = WriteResult(self.revision, changed=int(bool(numbers)))
+        ticket.committed(result)
+        sent = self._send(lambda: owner.desired.move_nexthop(move.router, numbers, old, new))
+        self._answer_later(ticket, partial(self._with_away, result), sent)
+
+    def interface(self, change: InterfaceChange, ticket: Pending) -> None:
+        """A router's addresses or MTU have changed."""
+        owner = self._owner
+        if not ticket.begin():
+            return
+        declared, place = owner.config.routers[change.router].interfaces[change.interface], (change.router, change.interface)
+        before, old = owner.inventory.said(change.router, declared), owner.inventory.overrides.get(place, Override())
+        override = old.after(change)
+        try:
+            owner.sessions.admit(change)
+            if override != old:
+                self.revision = owner.durable.commit_interface(change)
+        except FsctlError as e:
+            ticket.fail(e)
+            return
+        owner.sessions.carried_out(change)
+        owner.inventory.overrides[place] = override
+        changed = owner.inventory.said(change.router, declared) != before
+        result = WriteResult(self.revision, changed=int(changed), unchanged=int(not changed))
+        ticket.committed(result)
+        sent = self._send(lambda: [owner.desired.restructure()]) if changed else _Sent()
+        self._answer_later(ticket, partial(self._with_away, result), sent)
+
+    # --- the steps -----------------------------------------------------------------------------------------
+
+    def _take(self, commits: Iterable[Commit]) -> None:
+        """Take what is stored, or owed to the store, into the FIBs."""
+        for router, changes, nexthops, _ in commits:
+            fib = self._owner.desired.fibs[router]
+            for number, nexthop in nexthops.items():
+                fib.add_nexthop(number, nexthop)
+            for change in changes:
+                fib.apply(change)
+            self._owner.runtime.pause()
+
+    def _send(self, changes: Callable[[], Pieces]) -> _Sent:
+        owner = self._owner
+        if owner.is_starting:
+            return _Sent()
+        before = owner.desired.now.layout.joined
+        try:
+            numbers = owner.installer.send(changes())
+        except Exception:  # noqa: BLE001 - a mistake of ours: compiling everything anew makes it good
+            _LOG.exception("a change could not be compiled; compiling everything anew")
+            owner.recovery.needed()
+            # The comparison that follows; the answer waits for it.
+            numbers = {bridge: here.worker.sent + 1 for bridge, here in owner.installer.bridges.items()}
+        return _Sent(numbers, owner.desired.now.layout.joined - before)
+
+    def _report(self, write: Write, result: WriteResult) -> WriteResult:
+        failed = failures_of(self._owner.installer, self._owner.desired.now.compiler, write)
+        return replace(result, failed=failed, waiting_for=self._owner.away())
+
+    def _with_away(self, result: WriteResult) -> WriteResult:
+        return replace(result, waiting_for=self._owner.away())
+
+    def _answer_later(self, ticket: Pending, result: Callable[[], WriteResult], sent: _Sent, changes: int = 0) -> None:
+        early_until = self._owner.starting_until if self._owner.is_starting else None
+        self._owner.answers.add(ticket, result, sent.numbers, sent.pairs, changes, early_until)
