@@ -18,6 +18,8 @@ from fsctl.model import Forward, format_mac
 from .fake import FakeFsctl, a_router, serving
 from .netns import Namespace, inside, namespaces, veth
 
+ROOT = Path(__file__).resolve().parents[2]
+"""Whose code the agent runs: this checkout's, wherever the package is installed from."""
 PATIENCE_SECONDS = 20.0
 
 
@@ -53,7 +55,7 @@ class Guest:
             self.command("run", *where, "--token-file", str(token), *flags),
             stderr=subprocess.PIPE,
             text=True,
-            env={"PATH": "/usr/sbin:/usr/bin"},
+            env={"PATH": "/usr/sbin:/usr/bin", "PYTHONPATH": str(ROOT)},
         )
         self.processes.append(process)
         return process

@@ -109,21 +109,22 @@ def test_fault_F11_source_specific_ipv6_routes(guest: Guest) -> None:
     for n, device in enumerate(("r0", "r1")):
         guest.ns.ip(f"addr add fd00:{n}::1/64 dev {device} nodad")
         guest.ns.ip(f"neigh replace fd00:{n}::9 lladdr {mac(guest, n)} dev {device} nud permanent")
-    guest.ns.ip(f"-6 route add default from {first}::/48 via fd00::9 dev r0")
-    guest.ns.ip(f"-6 route add default from {second}::/48 via fd00:1::9 dev r1")
-    guest.ns.ip(f"-6 route add unreachable {second}:10::/60")
+    guest.ns.ip(f"-6 route add default from {first}::/48 via fd00:1::9 dev r1")
     guest.ns.ip("-6 route add 2001:db8:c::/48 via fd00:1::9 dev r1")
     guest.start()
     follows(guest, "2001:db8:c::1", ("eth1", mac(guest, 1)))
+    assert delegated(guest, "2001:4860::8888") is None, "other senders have no default route"
+    guest.ns.ip(f"-6 route add default from {second}::/48 via fd00::9 dev r0")
+    guest.ns.ip(f"-6 route add unreachable {second}:10::/60")
     destinations = ("2001:4860::8888", "2001:db8:c::1", f"{second}:10::7", f"{second}:20::7", "fd00:1::9", "fd00:0::9")
     flows = [(f"{source}::5", d) for source in (first, second, "2001:db8:f") for d in destinations]
     agrees(guest, flows)
     assert delegated(guest, "2001:4860::8888") is None
-    guest.ns.ip(f"-6 route del default from {second}::/48 via fd00:1::9 dev r1")
+    guest.ns.ip(f"-6 route del default from {second}::/48 via fd00::9 dev r0")
     guest.ns.ip("-6 route add default via fd00:1::9 dev r1")
     agrees(guest, flows)
     assert delegated(guest, "2001:4860::8888") is None, "senders of the first prefix leave by the other uplink"
-    guest.ns.ip(f"-6 route del default from {first}::/48 via fd00::9 dev r0")
+    guest.ns.ip(f"-6 route del default from {first}::/48 via fd00:1::9 dev r1")
     follows(guest, "2001:4860::8888", ("eth1", mac(guest, 1)))
     assert delegated(guest, f"{second}:10::7") is None
     agrees(guest, flows)
