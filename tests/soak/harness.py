@@ -6,7 +6,7 @@ import json
 import random
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from fsctl.client import Client
 from fsctl.errors import FsctlError
 from tests.agent.netns import inside
 from tests.soak import probes, rulebook, words
-from tests.soak.judge import BYPASSED, ROUTED, Judge, Sent, describe
-from tests.soak.plan import HOSTS, LEASED, MANAGED, ROUTERS, net_of
-from tests.soak.probes import Talk
+from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
+from tests.soak.plan import LEASED, MANAGED, PORTS, ROUTERS, net_of
+from tests.soak.probes import CHATTER_EVERY_S, Talk
 from tests.soak.switch import DATABASE, SWITCH, rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
@@ -38,8 +38,8 @@ MAX_GROWTH_KIB = 128 * 1024
 class Pause:
     """What holds now, after the stated time and `extra` seconds.
 
-    `same_rules`: the switch holds the rules of before. `bypassed`: no router sees a plain packet that it has delegated.
-    `ready`: the controller says so. `packets`: both worlds deliver the same.
+    `same_rules`: the switch holds the rules of before. `bypassed`: no router sees a plain packet that it has delegated;
+    `left`: these routers see all of theirs. `ready`: the controller says so. `packets`: both worlds deliver the same.
     """
 
     extra: float = 0.0
@@ -47,12 +47,13 @@ class Pause:
     bypassed: bool = False
     ready: bool = False
     packets: bool = True
+    left: frozenset[str] = frozenset()
 
     def along(self, other: Pause) -> Pause:
         """What may be expected of both at once."""
         return Pause(
             max(self.extra, other.extra), self.same_rules and other.same_rules, self.bypassed and other.bypassed,
-            self.ready and other.ready, self.packets and other.packets,
+            self.ready and other.ready, self.packets and other.packets, self.left | other.left,
         )  # fmt: skip
 
 
@@ -62,8 +63,10 @@ WELL = Pause(same_rules=True, bypassed=True, ready=True)
 class Soak:
     """A running soak. Everything that threads do ends with the block."""
 
-    def __init__(self, directory: Path, rng: random.Random, spoofs: bool = True) -> None:
-        self.rng, self.directory, self.spoofs = rng, directory, spoofs
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.rng, self.directory = rng, directory
+        self.spoofs = False
+        """Whether probes with addresses of routers as sources are among those of a pause."""
         self.judge, self.outages = Judge(), Outages()
         self._stack = ExitStack()
         self.flows: dict[str, list[Flow]] = {}
@@ -131,8 +134,8 @@ class Soak:
     def client(self, router: str) -> Client:
         return Client(self.control.url, self.control.tokens[router])
 
-    def excuse(self, seconds: float, *bridges: str, eth_dst: str | None = None) -> None:
-        self.judge.excuse(frozenset(bridges or MANAGED), seconds, eth_dst)
+    def excuse(self, seconds: float, *bridges: str, eth_dst: str | None = None) -> Excuse:
+        return self.judge.excuse(frozenset(bridges or MANAGED), seconds, eth_dst)
 
     def both(self, *vsctl: str) -> None:
         """The same setting in both worlds."""
@@ -199,12 +202,13 @@ class Soak:
 
     def packets(self, pause: Pause) -> list[str]:
         """Probes in both worlds, and what REST says of the flows that they belong to."""
+        time.sleep(CHATTER_EVERY_S + 0.1)  # the bridges know everybody again
         sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
         wait_until(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in sents), ARRIVAL_S)
         time.sleep(0.05)  # for what should not arrive
         self.compared += len(sents)
-        found = [problem for sent in sents for problem in self._compare(sent)]
-        found += [problem for sent in sents for problem in self._seen(sent)] if pause.bypassed else []
+        found = [problem for sent in sents for problem in self._compare(sent, pause)]
+        found += [problem for sent in sents for problem in self._seen(sent, pause)]
         return found[:12] + words.flows(self, sents)[:6]
 
     def _send(self, probe: Probe) -> Sent:
@@ -214,22 +218,26 @@ class Soak:
         time.sleep(0.001)
         return sent
 
-    def _compare(self, sent: Sent) -> list[str]:
+    def _compare(self, sent: Sent, pause: Pause) -> list[str]:
         outcome = walk(self.tables, sent.probe)
         bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
         found = []
         for what, frames in (("lost", routed - bypassed), ("too much", bypassed - routed)):
             found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
-        if outcome.receiver is not None and (outcome.receiver, outcome.frames[-1][1]) not in routed:
+        is_known = pause.bypassed and outcome.receiver is not None
+        if is_known and (outcome.receiver, outcome.frames[-1][1]) not in routed:
             found.append(f"the routed world does not do what its kernels' tables say: {short(sent.probe)}")
         return found
 
-    def _seen(self, sent: Sent) -> list[str]:
-        """Whether routers have seen what they have delegated."""
-        outcome = walk(self.tables, sent.probe)
-        is_bypassed = sent.probe.is_plain and not outcome.asked and not outcome.left and outcome.routers
-        seen = sent.routers[BYPASSED]
-        return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"] if is_bypassed and seen else []
+    def _seen(self, sent: Sent, pause: Pause) -> list[str]:
+        """Whether routers have seen what they have delegated, or not seen what they have not."""
+        outcome, seen = walk(self.tables, sent.probe), sent.routers[BYPASSED]
+        if not sent.probe.is_plain or outcome.asked or not outcome.routers:
+            return []
+        if pause.bypassed and not outcome.left and seen:
+            return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"]
+        unseen = [p for p in outcome.routers if PORTS[p].station in pause.left and p not in seen]
+        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen and sent.routers[ROUTED] else []
 
     def _memory(self) -> list[str]:
         now = self.memory()
@@ -276,6 +284,3 @@ def configuration() -> dict[str, Any]:
         for plan in ROUTERS.values()
     }
     return json.loads(json.dumps({"bridges": list(MANAGED), "routers": routers}))  # type: ignore[no-any-return]
-
-
-__all__ = ["HOSTS", "Pause", "Soak", "WELL", "replace"]

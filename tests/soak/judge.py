@@ -21,6 +21,8 @@ KEPT_S = 15.0
 OVERLAP_S = 2.0
 """A packet may meet the routes of this long ago, or those that came soon after it was sent."""
 SOON_S = 0.5
+_BETWEEN_BRIDGES = bytes.fromhex("0180c20000")
+"""Destinations of spanning tree and the like (IEEE 802.1D, 7.12.6): said by bridges themselves."""
 BYPASSED, ROUTED = "bypassed", "routed"
 
 
@@ -44,6 +46,16 @@ class Sent:
         return Counter(self.heard[world])
 
 
+@dataclass
+class Excuse:
+    """Where bridges may not know where stations are (or where `eth_dst` is) and flood, as bridges do."""
+
+    bridges: frozenset[str]
+    eth_dst: str | None
+    begins: float
+    ends: float
+
+
 class Judge:
     """Books of what was sent and heard. `excuse` says where a bridge may flood for a while."""
 
@@ -53,7 +65,7 @@ class Judge:
         self._sent: dict[int, Sent] = {}
         self._marks = 0
         self._eras: list[tuple[float, dict[str, Tables]]] = []
-        self._excused: list[tuple[frozenset[str], str | None, float, float]] = []
+        self._excused: list[Excuse] = []
         self.judged = 0
 
     # --- what the threads tell ----------------------------------------------------------------------------
@@ -88,10 +100,11 @@ class Judge:
     def tables(self) -> dict[str, Tables]:
         return self._eras[-1][1]
 
-    def excuse(self, bridges: frozenset[str], seconds: float, eth_dst: str | None = None) -> None:
-        """The bridges may not know where stations are (or one MAC is, `eth_dst`): they flood, as bridges do."""
+    def excuse(self, bridges: frozenset[str], seconds: float, eth_dst: str | None = None) -> Excuse:
+        """From now on, for so long; the answer may be shortened."""
         now = time.monotonic()
-        self._excused.append((bridges, eth_dst, now - 0.1, now + seconds))
+        self._excused.append(Excuse(bridges, eth_dst, now - 0.1, now + seconds))
+        return self._excused[-1]
 
     # --- judgement ----------------------------------------------------------------------------------------
 
@@ -114,14 +127,16 @@ class Judge:
                 del self._sent[mark]
         while len(self._eras) > 1 and self._eras[1][0] < old:
             self._eras.pop(0)
-        self._excused = [e for e in self._excused if e[3] > old]
+        self._excused = [e for e in self._excused if e.ends > old]
 
     def _problem(self, heard: Heard) -> str:
         frame, here = parse(heard.raw), HOSTS[heard.station]
         if frame.kind == CHATTER:
             home = BY_MAC.get(frame.eth_src)
             is_at_home = home is not None and home.bridge == here.bridge and not here.vlan
-            return "" if is_at_home and (frame.vlan is not None) == bool(home and home.vlan) else "a broadcast has left its segment"
+            return (
+                "" if is_at_home and (frame.vlan is not None) == bool(home and home.vlan) else "a broadcast has left its segment"
+            )
         sent = self._sent.get(mark_of(heard.raw) or 0)
         if sent is None:
             return self._unmarked(heard)
@@ -138,6 +153,8 @@ class Judge:
     def _unmarked(self, heard: Heard) -> str:
         frame, here = parse(heard.raw), HOSTS[heard.station]
         home = BY_MAC.get(frame.eth_src)
+        if frame.raw[:5] == _BETWEEN_BRIDGES:
+            return ""
         if frame.is_multicast:
             ok = home is not None and home.bridge == here.bridge and not here.vlan
             return "" if ok else "a multicast has left its segment"
@@ -156,10 +173,7 @@ class Judge:
                 yield walk(tables, sent.probe)
 
     def _is_excused(self, bridge: str, eth_dst: str, when: float) -> bool:
-        return any(
-            bridge in bridges and mac in (None, eth_dst) and begins <= when <= ends
-            for bridges, mac, begins, ends in self._excused
-        )
+        return any(bridge in e.bridges and e.eth_dst in (None, eth_dst) and e.begins <= when <= e.ends for e in self._excused)
 
 
 def describe(raw: bytes) -> str:

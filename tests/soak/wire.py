@@ -47,7 +47,10 @@ def mark_of(frame: bytes) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A UDP packet. `size` counts the IP packet; `more`, `offset` (in bytes) make it a fragment; `vlan` tags the frame."""
+    """A UDP packet. `size` counts the IP packet; `more`, `offset` (in bytes) make it a fragment; `vlan` tags the frame.
+
+    `eth_type` makes it something else than IP.
+    """
 
     sender: str
     eth_src: str
@@ -60,6 +63,7 @@ class Probe:
     offset: int = 0
     dont_fragment: bool = False
     vlan: int | None = None
+    eth_type: int | None = None
     mark: int = 0
 
     @property
@@ -71,7 +75,7 @@ class Probe:
         src, dst = ipaddress.ip_address(self.src), ipaddress.ip_address(self.dst)
         packet = self._ipv4(src, dst) if src.version == 4 else self._ipv6(src, dst)
         tag = b"" if self.vlan is None else struct.pack("!HH", 0x8100, self.vlan)
-        kind = struct.pack("!H", 0x0800 if src.version == 4 else 0x86DD)
+        kind = struct.pack("!H", self.eth_type or (0x0800 if src.version == 4 else 0x86DD))
         return mac_bytes(self.eth_dst) + mac_bytes(self.eth_src) + tag + kind + packet
 
     def _payload(self, room: int) -> bytes:

@@ -90,7 +90,10 @@ class World:
         home.ip(f"link add name {port.device} address {port.mac} type veth peer name {port.name} netns {there}")
         for ns, device in ((home, port.device), (self.ns[SWITCH_NS], port.name)):
             run("ip", "netns", "exec", ns.name, "ethtool", "-K", device, *OFFLOADS)
-            self.batch(ns, [f"link set dev {device} mtu {port.mtu if ns is home else 1500} addrgenmode none", f"link set dev {device} up"])
+            self.batch(
+                ns,
+                [f"link set dev {device} mtu {port.mtu if ns is home else 1500} addrgenmode none", f"link set dev {device} up"],
+            )
         if port.station in HOSTS:
             home.ip(f"link set dev {port.device} arp off")
 
@@ -105,7 +108,9 @@ class World:
         for port in plan.ports:
             for version in (4, 6):
                 nodad = " nodad" if version == 6 else ""
-                lines.append(f"addr add {port.address(version)}/{net_of(version, port.bridge).prefixlen} dev {port.device}{nodad}")
+                lines.append(
+                    f"addr add {port.address(version)}/{net_of(version, port.bridge).prefixlen} dev {port.device}{nodad}"
+                )
                 lines += [
                     f"neigh replace {other.address(version)} lladdr {other.mac} dev {port.device} nud permanent"
                     for other in PORTS.values()
