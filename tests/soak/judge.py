@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tests.soak.plan import BY_MAC, HOSTS
 from tests.soak.walk import Outcome, Tables, walk
-from tests.soak.wire import CHATTER, Probe, comparable, is_icmp, mark_of, parse, renumbered
+from tests.soak.wire import CHATTER, Probe, comparable, is_icmp, is_rationed, mark_of, parse, renumbered
 
 PATIENCE_S = 0.6
 """How long after its arrival a frame is judged: the routed world may be slower."""
@@ -43,7 +43,7 @@ class Sent:
     """World -> the router ports that it came to."""
 
     def received(self, world: str) -> Counter[tuple[str, bytes]]:
-        return Counter(self.heard[world])
+        return Counter(item for item in self.heard[world] if not is_rationed(item[1]))
 
 
 @dataclass

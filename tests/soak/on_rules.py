@@ -21,7 +21,7 @@ def _rules(s: Soak, bridge: str) -> list[str]:
 
 
 def _match(rule: str) -> str:
-    return rule.split(" actions=")[0].replace(" ", "")
+    return rule.partition(" actions=")[0].replace(" ", "")
 
 
 @action()

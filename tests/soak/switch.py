@@ -114,12 +114,9 @@ class Switch(Sandbox):
 
     def patch_ports(self) -> list[tuple[str, str]]:
         """(bridge, port) of fsctl's links."""
-        found = []
-        for bridge in self.ctl("list-br").split():
-            for port in self.ctl("list-ports", bridge).split():
-                if port not in PORTS and self.ctl("get", "interface", port, "type").strip() == "patch":
-                    found.append((bridge, port))
-        return found
+        home = {port: b for b in self.ctl("list-br").split() for port in self.ctl("list-ports", b).split()}
+        patches = self.ctl("--bare", "--columns=name", "find", "interface", "type=patch").split()
+        return [(home[port], port) for port in sorted(patches) if port in home and port not in PORTS]
 
 
 def rss_kib(pid: int) -> int:

@@ -118,7 +118,8 @@ def assert_quick(soak: Soak) -> None:
     """What was measured all the time."""
     stall, late = soak.stall, soak.leases.late
     figures = (
-        f"{len(soak.repairs)} pauses, slowest {max(soak.repairs):.2f} s; {soak.compared} packets compared, {soak.judge.judged} judged; "
+        f"{len(soak.repairs)} pauses, slowest {max(soak.repairs):.2f} s; "
+        f"{soak.compared} packets compared, {soak.judge.judged} judged; "
         f"longest stall {stall.worst * 1000:.0f} ms of {stall.asked} answers (the test itself {stall.late * 1000:.0f} ms); "
         f"{len(late)} leases, the latest ended {max(late, default=0):.2f} s late; memory {soak.rss} then {soak.memory()} KiB"
     )

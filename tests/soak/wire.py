@@ -20,6 +20,8 @@ SO_RCVBUFFORCE = 33
 TP_STATUS_VLAN_VALID = 1 << 4
 _AUXDATA = struct.Struct("=IIIHHHH")
 _MARK = re.compile(rb"soak:([0-9a-f]{8})")
+_NEVER_RATIONED = (3, 4)
+"""Codes of "unreachable": port, fragmentation needed."""
 Heard = Callable[[str, bytes], None]
 
 
@@ -33,7 +35,7 @@ def mac_text(data: bytes) -> str:
 
 def ones_sum(data: bytes) -> int:
     """RFC 1071."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -73,7 +75,7 @@ class Probe:
 
     def frame(self) -> bytes:
         src, dst = ipaddress.ip_address(self.src), ipaddress.ip_address(self.dst)
-        packet = self._ipv4(src, dst) if src.version == 4 else self._ipv6(src, dst)
+        packet = self._ipv4(src.packed, dst.packed) if src.version == 4 else self._ipv6(src.packed, dst.packed)
         tag = b"" if self.vlan is None else struct.pack("!HH", 0x8100, self.vlan)
         kind = struct.pack("!H", self.eth_type or (0x0800 if src.version == 4 else 0x86DD))
         return mac_bytes(self.eth_dst) + mac_bytes(self.eth_src) + tag + kind + packet
@@ -81,15 +83,15 @@ class Probe:
     def _payload(self, room: int) -> bytes:
         return (b"soak:%08x " % self.mark).ljust(room, b".")
 
-    def _ipv4(self, src: ipaddress.IPv4Address, dst: ipaddress.IPv4Address) -> bytes:
-        body = self._payload(self.size - 20) if self.offset else self._udp(src.packed + dst.packed, self.size - 20)
+    def _ipv4(self, src: bytes, dst: bytes) -> bytes:
+        body = self._payload(self.size - 20) if self.offset else self._udp(src + dst, self.size - 20)
         flags = (0x4000 if self.dont_fragment else 0) | (0x2000 if self.more else 0) | self.offset // 8
-        head = struct.pack("!BBHHHBBH", 0x45, 0, self.size, self.mark & 0xFFFF, flags, self.ttl, 17, 0) + src.packed + dst.packed
+        head = struct.pack("!BBHHHBBH", 0x45, 0, self.size, self.mark & 0xFFFF, flags, self.ttl, 17, 0) + src + dst
         return head[:10] + struct.pack("!H", ones_sum(head)) + head[12:] + body
 
-    def _ipv6(self, src: ipaddress.IPv6Address, dst: ipaddress.IPv6Address) -> bytes:
-        body = self._udp(src.packed + dst.packed, self.size - 40)
-        return struct.pack("!IHBB", 6 << 28, len(body), 17, self.ttl) + src.packed + dst.packed + body
+    def _ipv6(self, src: bytes, dst: bytes) -> bytes:
+        body = self._udp(src + dst, self.size - 40)
+        return struct.pack("!IHBB", 6 << 28, len(body), 17, self.ttl) + src + dst + body
 
     def _udp(self, addresses: bytes, length: int) -> bytes:
         payload = self._payload(length - 8)
@@ -143,6 +145,13 @@ def parse(raw: bytes) -> Frame:
 def is_icmp(raw: bytes) -> bool:
     """A router's word about a packet, which it quotes."""
     return (len(raw) > 23 and raw[12:14] == b"\x08\x00" and raw[23] == 1) or (raw[12:14] == b"\x86\xdd" and raw[20] == 58)
+
+
+def is_rationed(raw: bytes) -> bool:
+    """An IPv4 router's "no route" or "prohibited" (RFC 792): Linux sends few of these to a sender, which cannot be changed in a
+    namespace (net.ipv4.route.error_cost).
+    """
+    return len(raw) > 35 and is_icmp(raw) and raw[12] == 0x08 and raw[34] == 3 and raw[35] not in _NEVER_RATIONED
 
 
 def comparable(raw: bytes) -> bytes:
