@@ -211,7 +211,8 @@ def settings(s: Soak) -> Iterator[Pause]:
     change = s.rng.choice(
         (
             ("set-fail-mode", bridge, "standalone"), ("del-fail-mode", bridge), ("set-controller", bridge, "tcp:127.0.0.1:9"),
-            ("del-controller", bridge), ("set", "bridge", bridge, "protocols=OpenFlow13"), ("clear", "bridge", bridge, "flow_tables"),
+            ("del-controller", bridge), ("set", "bridge", bridge, "protocols=OpenFlow13"),
+            ("clear", "bridge", bridge, "flow_tables"),
             ("clear", "bridge", bridge, "protocols"),
         )
     )  # fmt: skip
