@@ -48,6 +48,7 @@ class OvsdbLinks:
         self._wanted = Wanted()
         self._view = OvsdbView()
         self._callbacks: list[Callable[[], None]] = []
+        self._is_told = True
         self._ledger = Ledger()
         self._plan = Plan()
         self._made_of = (Database(), self._wanted)
@@ -124,9 +125,11 @@ class OvsdbLinks:
             changed = self._step(time.monotonic())
         finally:
             self._stepping.release()
-        if changed:
+        self._is_told = self._is_told and not changed
+        if not self._is_told:
             for callback in self._callbacks:
                 callback()
+            self._is_told = True  # else the next step tries again
         return changed
 
     def run(self, stopped: Callable[[], bool]) -> None:
