@@ -36,7 +36,10 @@ class Part:
 
     prefixes: dict[Key, int] = field(default_factory=dict)
     connections: dict[FiveTuple, int] = field(default_factory=dict)
-    fragments: Counter[Fragments] = field(default_factory=Counter)
+    fragments: Counter[Fragments] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fragments = Counter(connection.fragments for connection in self.connections)
 
     def set_connection(self, connection: FiveTuple, number: int) -> None:
         if connection not in self.connections:

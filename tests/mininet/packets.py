@@ -183,3 +183,62 @@ def stream(lab: Lab, sender: str, receiver: str, version: int = 4, rate_pps: int
             for thread in reversed(threads):
                 thread.join()
             result.arrived = arrived
+
+
+# Frames byte by byte
+
+
+def mac_bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def ipv4_packet(src: str, dst: str, payload: bytes, protocol: int = socket.IPPROTO_UDP, ttl: int = 64,
+                fragment: int = 0, options: bytes = b"", version: int = 4, ident: int = 1) -> bytes:  # fmt: skip
+    """`fragment` is the field of flags and offset as it stands in the header; `options` a multiple of 4 bytes."""
+    first = version << 4 | (5 + len(options) // 4)
+    head = struct.pack("!BBHHHBBH", first, 0, 20 + len(options) + len(payload), ident, fragment, ttl, protocol, 0)
+    head += socket.inet_aton(src) + socket.inet_aton(dst) + options
+    return head[:10] + struct.pack("!H", ones_sum(head)) + head[12:] + payload
+
+
+def udp(payload: bytes, sport: int = PORT, dport: int = PORT) -> bytes:
+    """A UDP datagram without a checksum, as IPv4 allows."""
+    return struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+
+
+def ethernet(eth_dst: str, eth_src: str, payload: bytes, eth_type: int = ETH_P_IP, vid: int | None = None) -> bytes:
+    tag = b"" if vid is None else struct.pack("!HH", 0x8100, vid)
+    return mac_bytes(eth_dst) + mac_bytes(eth_src) + tag + struct.pack("!H", eth_type) + payload
+
+
+def send_frames(guest: Guest, *frames: bytes, interface: str = "eth0") -> None:
+    """Whatever the guest's kernel would say of them."""
+    with guest.open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((interface, 0))
+        for frame in frames:
+            sock.send(frame)
+
+
+class RawListener(Listener):
+    """All frames, as bytes; a VLAN tag that the kernel has taken out is in front again."""
+
+    def __init__(self, guest: Guest, interface: str = "eth0") -> None:
+        super().__init__(guest, interface)
+        self._socket.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA
+
+    def raw(self, seconds: float = 0.3) -> list[bytes]:
+        found, deadline = [], time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                data, ancillary, _, address = self._socket.recvmsg(65536, 256)
+            except TimeoutError:
+                break
+            if address[2] == PACKET_OUTGOING:
+                continue
+            for level, kind, aux in ancillary:
+                status, *_, tci, tpid = struct.unpack("=IIIHHHH", aux[:20])
+                if (level, kind) == (263, 8) and status & 0x10:  # TP_STATUS_VLAN_VALID
+                    data = data[:12] + struct.pack("!HH", tpid or 0x8100, tci) + data[12:]
+            found.append(data)
+        return found

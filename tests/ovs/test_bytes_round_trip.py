@@ -11,6 +11,7 @@ from ovs_wire import Wire
 
 from fsctl.openflow import FlowDecoder, actions, flow_mod, match, ovs_ofctl_text, requests
 from fsctl.rules import (
+    LINK_MARK,
     Action,
     CheckLarger,
     DecTtl,
@@ -32,8 +33,10 @@ pytestmark = pytest.mark.ovs
 
 IP, IP6 = Field("eth_type", 0x0800), Field("eth_type", 0x86DD)
 ETH_DST, ETH_SRC = Field("eth_dst", 0x0200_0000_0101), Field("eth_src", 0x0200_0000_0A01)
+LOCAL_PORT = 0xFFFF_FFFE
 V6 = 0xFD00_0001 << 96
-CHAIN: tuple[Action, ...] = (DecTtl(3), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01), Output(3))
+CHAIN: tuple[Action, ...] = (DecTtl(3), SetField("eth_src", 0x0200_0000_0102), SetField("eth_dst", 0x0200_0000_0B01),
+                             SetField("pkt_mark", LINK_MARK), Output(3))  # fmt: skip
 CHECK: tuple[Action, ...] = (CheckLarger(1414), Resubmit(4))
 AWAY: tuple[Action, ...] = (SetField("reg1", 0x8000_0001), GotoTable(3))
 
@@ -50,8 +53,10 @@ def guard_shapes() -> Iterator[tuple[tuple[Field, ...], tuple[Action, ...]]]:
     normal: tuple[Action, ...] = (Normal(),)
     yield (), normal
     yield (Field("in_port", 3),), (GotoTable(2),)
-    yield (Field("in_port", 1), ETH_SRC), (Learn(), GotoTable(1))
-    yield (ETH_DST, IP), (Learn(), GotoTable(1))
+    yield (Field("in_port", 1), ETH_SRC), (Resubmit(6), GotoTable(1))
+    yield (ETH_DST, IP), (Resubmit(6), GotoTable(5))
+    yield (Field("in_port", LOCAL_PORT),), normal
+    yield (Field("vlan_tci", 0x1FFF),), ()
     yield (Field("vlan_tci", 0x1000, 0x1000),), normal
     yield (Field("vlan_tci", 0, 0x1000), ETH_DST), normal
     yield (Field("eth_src", 1 << 40, 1 << 40),), normal
@@ -74,12 +79,21 @@ def flow_switch_shapes() -> Iterator[tuple[tuple[Field, ...], tuple[Action, ...]
         yield (*who, IP, *v4, Field("ip_proto", 6), unfragmented, *ports["tcp"]), ()
         yield (*who, IP6, *v6, Field("ip_proto", 17), unfragmented, *ports["udp"]), AWAY
         yield (*who, IP, *v4, Field("ip_proto", 17), unfragmented, *ports["udp"]), CHAIN
+        for proto in (6, 17):
+            yield (*who, IP, *v4, Field("ip_proto", proto), Field("nw_frag", 1, 1)), (GotoTable(5),)
+            yield (*who, IP6, *v6, Field("ip_proto", proto), Field("nw_frag", 1, 1)), AWAY
 
 
 def shapes() -> list[Rule]:
     rules = [Rule(RuleKey(0, 1 + n, match_of(*m)), a) for n, (m, a) in enumerate(guard_shapes())]
     rules += [Rule(RuleKey(1, 1000 + n, match_of(*m)), a) for n, (m, a) in enumerate(flow_switch_shapes())]
-    rules.append(Rule(RuleKey(2, 10, (ETH_SRC,)), (SetField("in_port", 2), Normal())))
+    delivers = (SetField("pkt_mark", 0), SetField("in_port", 2), GotoTable(5))
+    rules.append(Rule(RuleKey(2, 10, (ETH_SRC, Field("pkt_mark", LINK_MARK))), delivers))
+    rules.append(Rule(RuleKey(5, 20, (ETH_DST,)), (Output(2),)))
+    rules.append(Rule(RuleKey(6, 20, (ETH_SRC,))))
+    for port in (1, LOCAL_PORT):
+        rules.append(Rule(RuleKey(6, 10, (Field("in_port", port),)), (Learn(port, 300, 256),)))
+        rules.append(Rule(RuleKey(6, 30, (Field("in_port", port), ETH_SRC)), (Learn(port, 65535, 0xFFFF_FFFF),)))
     rules.append(Rule(RuleKey(3, 20, (Field("reg0", 1, 1),)), (Normal(),)))
     rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 7))), CHAIN))
     rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 8))), CHECK))
@@ -181,8 +195,9 @@ def _match(version: int) -> st.SearchStrategy[tuple[Field, ...]]:
         value = st.integers(0, (1 << bits) - 1)
         return st.one_of(st.just(()), value.map(lambda v: (Field(name, v),)))
 
-    bits = {"in_port": 15, "eth_dst": 48, "eth_src": 48, "nw_ttl": 8, "ip_proto": 8, "reg0": 32, "reg1": 32}
-    parts = (*(named(name, n) for name, n in bits.items()), _address(version), st.sampled_from(((), (Field("nw_frag", 0),))))
+    bits = {"in_port": 15, "eth_dst": 48, "eth_src": 48, "nw_ttl": 8, "ip_proto": 8, "reg0": 32, "reg1": 32, "pkt_mark": 32}
+    fragments: tuple[tuple[Field, ...], ...] = ((), (Field("nw_frag", 0),), (Field("nw_frag", 1, 1),))
+    parts = (*(named(name, n) for name, n in bits.items()), _address(version), st.sampled_from(fragments))
     return st.tuples(*parts).map(lambda ps: match_of(IP if version == 4 else IP6, *(f for p in ps for f in p)))
 
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from fsctl.compiler import Compiler
+from fsctl.flowterp import learned_rule
 from fsctl.model import ICMPV6, IPV4, MULTICAST_BIT, TCP, UDP, Network, Packet, format_ip, format_mac
 from fsctl.openflow import ovs_ofctl_text
 from fsctl.pipeline import tables
 from fsctl.rules import Rule
-from fsctl.semantics import BRIDGED, DROPPED, walk
-from tests.strategies import HOST_MACS, HOST_PORTS, cases
+from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, Learned, Walk, delivered, walk
+from tests.strategies import HOST_MACS, HOST_PORTS, cases, of_hypothesis, some_senders
 from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
@@ -39,7 +41,7 @@ class Header:
 class Build:
     """One network as bridges of the sandbox."""
 
-    def __init__(self, ovs: Sandbox, network: Network) -> None:
+    def __init__(self, ovs: Sandbox, network: Network, senders: list[Learned]) -> None:
         self.ovs, self.network = ovs, network
         self.ports: dict[tuple[str, int], str] = {}
         self.home: dict[tuple[str, int], int] = {}
@@ -67,6 +69,9 @@ class Build:
             ovs.ofctl("add-flows", name, str(flows))
         for (bridge, mac), number in self.home.items():
             self._learn(bridge, mac, number)
+        self.senders = [s for s in senders if (s.bridge, s.port) in self.ports]
+        for sender in self.senders:
+            ovs.ofctl("add-flow", sender.bridge, ovs_ofctl_text(learned_rule(sender)))
         shown = ovs.appctl("dpif/show")
         self.names = {dp: name for name, dp in re.findall(r"^\s+(\S+) \d+/(\d+):", shown, re.M)}
 
@@ -96,22 +101,29 @@ class Build:
         return list(headers(chosen(actions[1], packet.length + 14), packet, self.names))
 
     def expected(self, packet: Packet) -> list[list[Header]]:
-        """What may happen: what `walk` says; or, where a TTL is within reach of the longest chain from that interface,
-        the packet comes to the first router as it is."""
+        """What may happen: what `walk` says; or, where a TTL is within reach of the longest chain from that interface
+        or a patch port is missing, the packet comes to the first router as it is."""
         end = walk(self.network, packet)
         if end.end not in (BRIDGED, DROPPED):
             assert end.final == packet
-        said = [] if end.end == DROPPED else self._bridged(packet, end.final)
+        said = self._received(packet, end)
         into = self.network.by_mac.get((packet.bridge, packet.eth_dst))
         longest = into and self.compiler.longest_chain(into.router, into.name)
-        return [said, self._bridged(packet, packet)] if packet.ttl <= (longest or 0) else [said]
+        as_it_came = self._received(packet, Walk((), SLOW_PATH, "", packet))
+        here, there = (self.network.bridges[name] for name in (packet.bridge, end.final.bridge))
+        linked = here == there or (there.name in here.links and here.name in there.links)
+        return [said, as_it_came] if packet.ttl <= (longest or 0) or not linked else [said]
 
-    def _bridged(self, packet: Packet, final: Packet) -> list[Header]:
-        to_sender = (final.bridge, final.eth_dst) == (packet.bridge, packet.eth_src)
-        number = packet.in_port if to_sender else self.home[final.bridge, final.eth_dst]
-        if number == final.in_port:
-            return []
-        return [Header(self.ports[final.bridge, number], final.eth_src, final.eth_dst, final.ttl)]
+    def _received(self, packet: Packet, end: Walk) -> list[Header]:
+        """By whom; what is for the bridge itself to deliver goes where it knows the receiver to be."""
+        found = []
+        for final, port in delivered(self.network, end, self.senders):
+            to_sender = (final.bridge, final.eth_dst) == (packet.bridge, packet.eth_src)
+            known = packet.in_port if to_sender else self.home[final.bridge, final.eth_dst]
+            number = known if port is None else port
+            if number != final.in_port:
+                found.append(Header(self.ports[final.bridge, number], final.eth_src, final.eth_dst, final.ttl))
+        return found
 
 
 def flow_text(packet: Packet) -> str:
@@ -172,13 +184,19 @@ def headers(actions: Iterator[str], packet: Packet, names: dict[str, str]) -> It
             yield Header(names[action], eth_src, eth_dst, ttl)
 
 
+@st.composite
+def cases_with_senders(draw: st.DrawFn) -> tuple[Network, list[Packet], list[Learned]]:
+    network, packets = draw(cases(count=12))
+    return network, packets, some_senders(of_hypothesis(draw), network)
+
+
 @pytest.mark.timeout(900)
 @settings(max_examples=NETWORKS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(case=cases(count=12))
-def test_trace_ends_where_walk_ends(ovs: Sandbox, case: tuple[Network, list[Packet]]) -> None:
-    network, drawn = case
+@given(case=cases_with_senders())
+def test_trace_ends_where_walk_ends(ovs: Sandbox, case: tuple[Network, list[Packet], list[Learned]]) -> None:
+    network, drawn, senders = case
     assume(network.routers)
-    build = Build(ovs, network)
+    build = Build(ovs, network, senders)
     try:
         for packet in drawn:
             if packet.version is None or packet.vlan or packet.eth_src & MULTICAST_BIT:
