@@ -1,8 +1,8 @@
 # fsctl: `sudo make demo`, `sudo make test`, `make check`. Every target sets up what it needs first.
 PYTHON := .venv/bin/python
 # Fast ones first; what does not exist yet is left out.
-CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/golden tests/rest tests/properties)
-ROOT_TESTS := $(wildcard tests/fuzz tests/ovs tests/agent tests/mininet)
+CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/rest tests/contract tests/properties)
+ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/agent tests/mininet tests/soak)
 PYTEST_ARGS ?=
 
 .PHONY: help setup setup-python root lint check test demo demo-agent bench clean

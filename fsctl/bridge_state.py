@@ -47,6 +47,8 @@ class BridgeState:
         self._foreign: frozenset[RuleKey] | None = None
         self._sync, self._sync_at = 0, float("inf")
         self._began = 0.0
+        self._is_restart = True
+        """What it holds was unknown: a difference then is no drift."""
         self._credit, self._credit_at = float(FREE_REPAIRS), 0.0
         self._pause_until = 0.0
 
@@ -106,7 +108,7 @@ class BridgeState:
 
     def lose(self, why: str, now: float = 0.0, *, comes_back: bool = False) -> None:
         """What it holds is unknown. With `comes_back` the worker tells when it answers again; else it is compared soon."""
-        self.is_tracked, self.broken = False, why
+        self.is_tracked, self.broken, self._is_restart = False, why, True
         self._sync_at = float("inf") if comes_back else max(now, self._pause_until)
 
     def back(self, now: float) -> None:
@@ -118,9 +120,9 @@ class BridgeState:
         self.has_drifted |= hits_us
         self._credit = min(float(FREE_REPAIRS), self._credit + now - self._credit_at)
         self._credit_at = now
-        pause = 0.0 if self._credit >= 1.0 else 1.0
+        is_free = self._credit >= 1.0
         self._credit = max(0.0, self._credit - 1.0)
-        self._sync_at = min(self._sync_at, max(now + pause, self._pause_until))
+        self._sync_at = min(self._sync_at, now if is_free else max(now + 1.0, self._pause_until))
 
     def sync_at(self) -> float:
         """When it is to be compared as a whole."""
@@ -154,12 +156,13 @@ class BridgeState:
 
     def _synced(self, report: Report, now: float) -> None:
         took = now - self._began
-        if self.has_drifted and report.changes:
+        if report.changes and not self._is_restart:
             self.repairs["rules"] += len(report.changes)
             self.repairs["comparisons"] += 1
             _LOG.warning("bridge %s: somebody else changed rules; %d repaired", self.bridge, len(report.changes))
-        elif report.changes or self.broken:
+        elif self._is_restart:
             _LOG.info("bridge %s: in sync, %d changes", self.bridge, len(report.changes))
+        self._is_restart = False
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))
         if self._sync_at == float("inf"):

@@ -243,9 +243,12 @@ class BridgeWorker:
         self._give_up()
         self._drift = None  # what changes from now on is not in the dump
         dump, self._first = self._first or self.switch.dump(), None
-        self.switch.reclaim(dump.foreign & wanted.ours)
+        reclaimed = dump.foreign & wanted.ours
+        self.switch.reclaim(reclaimed)
         update = reconcile.diff(wanted.table, dump.table, self.switch.bridge)
         rejections = self.switch.apply(update) if update else []
+        if reclaimed:
+            dump = self.switch.dump()  # without the rules of others that were replaced
         self._is_lost = False
         self.confirmed = wanted.number
         self._report(self, Report(wanted.number, update.changes, rejections, dump, wanted.table))

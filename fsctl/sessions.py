@@ -41,18 +41,29 @@ class Sessions:
 
     def open(self, request: SessionRequest) -> Session:
         """Open, or renew with a heartbeat. Raises ConflictError while another session's lease runs, StoreError."""
-        now, old = self._now(), self._sessions.get(request.router)
-        if old is not None and old.id != request.id:
-            if not old.is_over(now):
-                raise ConflictError("another agent holds this router", field="id", value=request.id)
-            old = None
+        now, before = self._now(), self._sessions.get(request.router)
+        if before is not None and before.id != request.id and not before.is_over(now):
+            raise ConflictError("another agent holds this router", field="id", value=request.id)
         session = Session(request.router, request.id, request.lease_s, request.grace_s, now, request.reasons)
-        if old is not None:
-            session = replace(session, is_synced=old.is_synced, seq=old.seq)
-        if old is None or (old.lease_s, old.grace_s) != (session.lease_s, session.grace_s):
-            self._store.commit_session(session)
+        is_ours = before is not None and before.id == request.id
+        if before is not None and is_ours:
+            session = replace(session, is_synced=before.is_synced, seq=before.seq)
+        # In memory first: others run while the store works, and must find the router taken.
         self._sessions[request.router] = session
-        return session
+        if before is None or not is_ours or (before.lease_s, before.grace_s) != (session.lease_s, session.grace_s):
+            self._store_or_undo(session, before)
+        return self._sessions.get(request.router, session)
+
+    def _store_or_undo(self, session: Session, before: Session | None) -> None:
+        try:
+            self._store.commit_session(session)
+        except FsctlError:
+            if self._sessions.get(session.router) is session:
+                if before is None:
+                    del self._sessions[session.router]
+                else:
+                    self._sessions[session.router] = before
+            raise
 
     def admit(self, change: Authored, *, needs_sync: bool = False) -> None:
         """The turn of a change has come: is it its session's, and in order? Renews the lease.
@@ -107,5 +118,8 @@ class Sessions:
         del self._sessions[router]
         try:
             self._store.forget_session(router)
+            current = self._sessions.get(router)
+            if current is not None:  # opened while the store was at work: it must not be lost with the old one
+                self._store.commit_session(current)
         except FsctlError as e:
             _LOG.error("router %s: the end of its session could not be stored: %s", router, e)

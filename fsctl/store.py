@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from fsctl import store_load, store_rows
 from fsctl import store_orphans as orphans
@@ -23,6 +23,8 @@ from fsctl.store_file import MEMORY, Lock, open_file, open_memory, transaction
 from fsctl.store_orphans import Known
 
 __all__ = ["Commit", "Known", "Orphan", "Override", "SqliteStore", "Store", "Stored"]
+
+T = TypeVar("T")
 
 
 class Commit(NamedTuple):
@@ -124,7 +126,7 @@ class SqliteStore:
         self._lock = Lock(file)
         self._lock.acquire()
         try:
-            self._db = open_file(file)
+            self._db = open_file(file, self._lock.answered)
         except BaseException:
             self._lock.release()
             raise
@@ -147,7 +149,7 @@ class SqliteStore:
             stored = Stored(store_load.load_fibs(db), store_load.load_overrides(db), store_rows.load_revision(db))
             store_load.load_sessions(db)  # a damaged row is found here, not after half of the start
         self._numbers = {name: store_rows.Numbers.of(fib) for name, fib in stored.fibs.items()}
-        return stored
+        return self._answer(stored.revision, stored)
 
     def commit(self, router: str, changes: Sequence[Change], nexthops: Mapping[int, Forward]) -> int:
         return self.commit_all([Commit(router, changes, nexthops)])
@@ -158,7 +160,7 @@ class SqliteStore:
             has_changed = [self._write(db, commit, numbers) for commit in commits]
             revision = store_rows.next_revision(db) if any(has_changed) else store_rows.load_revision(db)
         self._numbers = numbers
-        return revision
+        return self._answer(revision, revision)
 
     def _write(self, db: sqlite3.Connection, commit: Commit, numbers: dict[str, store_rows.Numbers]) -> bool:
         """Write one commit; false for a withdrawal where nothing was left to delete."""
@@ -184,13 +186,14 @@ class SqliteStore:
                 orphans.drop(db, router)
             revision = store_rows.next_revision(db)
         self._numbers[router] = numbers
-        return revision
+        return self._answer(revision, revision)
 
     def commit_interface(self, change: InterfaceChange) -> int:
         with self._transaction() as db:
             override = store_load.load_overrides(db).get((change.router, change.interface), Override())
             store_rows.write_override(db, change.router, change.interface, override.after(change))
-            return store_rows.next_revision(db)
+            revision = store_rows.next_revision(db)
+        return self._answer(revision, revision)
 
     def load_sessions(self) -> dict[str, Session]:
         with self._transaction() as db:
@@ -203,6 +206,12 @@ class SqliteStore:
     def forget_session(self, router: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM session WHERE router = ?", (router,))
+
+    def _answer(self, revision: int, value: T) -> T:
+        """Give `value` back for a revision that is durable."""
+        if self._lock is not None:
+            self._lock.answer(revision)
+        return value
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

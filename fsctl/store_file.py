@@ -7,6 +7,7 @@ call waits for a lock: another process that opens the file is told that it is lo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -73,12 +74,18 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
 
 
 class Lock:
-    """An advisory lock beside the file (NAME.lock), taken before the file is looked at; it names the holder."""
+    """An advisory lock beside the file (NAME.lock), taken before the file is looked at.
+
+    It names the holder and the last write that was answered: SQLite takes a log with a flipped bit for one that ends
+    there, and the writes behind it would be gone without a word.
+    """
 
     def __init__(self, path: Path) -> None:
         self._store = path
         self._path = path.with_name(path.name + ".lock")
         self._fd = -1
+        self.answered = 0
+        """The revision that the store must at least have."""
 
     def acquire(self) -> None:
         """Raises StoreError where another process holds it."""
@@ -86,32 +93,42 @@ class Lock:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            holder = os.read(self._fd, 20).decode("ascii", "replace").strip()
+            holder = self._lines()[0]
             self.release()
             who = f"process {holder}" if holder else "another process"
             raise StoreError(f"{who} uses this store: one fsctl at a time", field="store", value=str(self._store)) from e
         except OSError as e:
             self.release()
             raise StoreError(f"the lock file cannot be made: {e.strerror}", field="store", value=str(self._path)) from e
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        answered = [line for line in self._lines()[1:2] if line.isdecimal()]
+        self.answer(int(answered[0]) if answered else 0)
+
+    def answer(self, revision: int) -> None:
+        """A write is durable, and will be answered. The note needs no fsync: it may be too low, never too high."""
+        self.answered = revision
+        with contextlib.suppress(OSError):  # a full disk: the store itself says so when it cannot write
+            os.pwrite(self._fd, f"{os.getpid()}\n{revision}\n{'':16}".encode("ascii"), 0)
 
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
+    def _lines(self) -> list[str]:
+        return os.pread(self._fd, 64, 0).decode("ascii", "replace").split("\n")
 
-def open_file(path: Path) -> sqlite3.Connection:
+
+def open_file(path: Path, answered: int) -> sqlite3.Connection:
     """A connection to the checked, up-to-date file; a file that is missing is made.
 
-    The caller holds the lock. Raises StoreError.
+    The caller holds the lock, which knows the last revision that was `answered`. Raises StoreError.
     """
     if not path.exists():
         _make(path)
+        answered = 0
     elif not path.stat().st_size:
         raise _unusable(path, "the store is empty (0 bytes): it was truncated, or made by somebody else")
-    _check(path)
+    _check(path, answered)
     try:
         db = _connect(path)
         try:
@@ -181,7 +198,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, answered: int) -> None:
     """Raises StoreError unless this is an undamaged store of a known format; writes nothing."""
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=0, uri=True)
@@ -190,17 +207,32 @@ def _check(path: Path) -> None:
             db.execute("PRAGMA cell_size_check = ON")
             application, version = (int(_pragma(db, name)) for name in ("application_id", "user_version"))
             damage = str(_pragma(db, "integrity_check"))
+            revision = _revision(db) if application == APPLICATION_ID else None
         finally:
             db.close()
     except (sqlite3.Error, UnicodeDecodeError) as e:
         raise _failed(path, e) from e
     if application != APPLICATION_ID:
         raise _unusable(path, "this database is not fsctl's")
-    if not 0 < version <= len(MIGRATIONS):
+    if version > len(MIGRATIONS):
         detail = f"written by a newer fsctl (format {version}, this one knows up to {len(MIGRATIONS)})"
         raise _unusable(path, detail)
+    if version < 1:
+        raise _unusable(path, f"of a format that never was ({version})")
     if damage != "ok":
         raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
+    if revision is not None and revision < answered:
+        detail = (
+            f"the store ends at write {revision}, and write {answered} was answered: its log {path.name}-wal is damaged "
+            f"or missing; put it back, or remove {path.name}.lock if this is an older copy on purpose"
+        )
+        raise StoreError(detail, field="store", value=str(path))
+
+
+def _revision(db: sqlite3.Connection) -> int | None:
+    """The number of the last write; None for nonsense, which is found, by its row, as it is loaded."""
+    row = db.execute("SELECT revision FROM state").fetchone()
+    return row[0] if row and type(row[0]) is int else None
 
 
 def _readable(text: bytes) -> str:
@@ -218,7 +250,7 @@ def _failed(path: Path, error: Exception) -> StoreError:
 
 
 def _unusable(path: Path, detail: str) -> StoreError:
-    advice = "it was left as it is; restore a copy, or move it away to start with an empty store"
+    advice = f"it was left as it is; restore a copy, or move it and {path.name}-wal away to start with an empty store"
     return StoreError(f"{detail}; {advice}", field="store", value=str(path))
 
 

@@ -22,7 +22,9 @@ def load_fibs(db: sqlite3.Connection) -> dict[str, Fib]:
     used: dict[int, set[int]] = {owner: set() for owner in names}
     prefixes = connections = 0
     for number, owner, key in _load_parts(db, names):
-        part = Part(_load_prefixes(db, number, key[1]), _load_connections(db, number, key[1]))
+        part = Part(_load_prefixes(db, number, key[1]))
+        for connection, verdict in _load_connections(db, number, key[1]).items():
+            part.set_connection(connection, verdict)
         prefixes, connections = prefixes + len(part.prefixes), connections + len(part.connections)
         if part.prefixes or part.connections:
             fibs[names[owner]].parts[key] = part

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,15 @@ class Control(Daemon):
         """Start it if it does not run, and wait until it is ready; raises LabError with the end of its log."""
         if self._process is not None:
             return
+        process = self.launch()
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while (problem := self._not_ready()) is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"the controller is not ready: {problem}; the end of its log:\n{self.log_tail()}")
+            time.sleep(0.1)
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process, and do not wait for it."""
         path = self.directory / "fsctl.yaml"
         path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = [
@@ -76,11 +86,7 @@ class Control(Daemon):
         ]  # fmt: skip
         env = os.environ | {"FSCTL_CONFIG": str(path), "PYTHONPATH": str(ROOT)}
         self._process = spawn(command, self.log, env)
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while (problem := self._not_ready()) is not None:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"the controller is not ready: {problem}; the end of its log:\n{self.log_tail()}")
-            time.sleep(0.1)
+        return self._process
 
     def _not_ready(self) -> str | None:
         try:

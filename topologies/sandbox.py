@@ -90,6 +90,11 @@ class Sandbox:
         """ovs-vswitchd's process id."""
         return self._daemons[-1].pid
 
+    @property
+    def database_pid(self) -> int:
+        """ovsdb-server's process id."""
+        return self._daemons[0].pid
+
     def _ctl(self, name: str) -> str:
         return str(self.directory / f"{name}.ctl")
 

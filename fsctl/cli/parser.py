@@ -37,10 +37,10 @@ examples:
 
 
 _ORPHANS_EXAMPLE = """\
-They are kept for 7 days and never installed by themselves. To put them back once the configuration has their router
-or interface again:
+They are kept for 7 days and never installed by themselves. To put them back, once the configuration has their router
+or interface again (`flows add vr9 --file vr9.json` keeps what the router has by now):
   fsctl orphans --json | jq '.orphans[0]' > vr9.json
-  fsctl flows add vr9 --file vr9.json
+  fsctl flows put vr9 vr9.json
 """
 
 

@@ -17,10 +17,11 @@ _MATCH_ALL = b"\0\1\0\4\0\0\0\0"
 
 
 class FlowUpdate(NamedTuple):
-    """One change of a rule: the event, and of full events the rule's table and cookie (else 0)."""
+    """One change of a rule: the event, and of full events the rule's table, priority and cookie (else 0)."""
 
     event: int
     table: int = 0
+    priority: int = 0
     cookie: int = 0
 
 
@@ -42,8 +43,8 @@ def decode_flow_updates(body: bytes) -> Iterator[FlowUpdate]:
         if length < 8 or at + length > len(body):
             raise ValueError(f"flow update of length {length} at {at} of {len(body)}")
         if event in (ADDED, REMOVED, MODIFIED) and length >= _FULL.size:
-            _, _, table, _, _, _, _, cookie = _FULL.unpack_from(body, at)
-            yield FlowUpdate(event, table, cookie)
+            _, _, table, _, _, _, priority, cookie = _FULL.unpack_from(body, at)
+            yield FlowUpdate(event, table, priority, cookie)
         elif event != ABBREVIATED:
             yield FlowUpdate(event)
         at += length

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -30,6 +30,8 @@ SLOW_S = 2.0
 DEADLINE_S = 5.0
 """How long a transaction may take before it is given up and the connection made anew."""
 MAX_RECONNECT_S = 1.0
+ROWS_PER_TURN = 100
+"""While many rows come in, others may run after so many."""
 
 
 def default_remote() -> str:
@@ -46,12 +48,13 @@ class Outcome:
 
 
 class _Idl(Idl):
-    """Remembers which rows have changed."""
+    """Remembers which rows have changed, and lets others run while many come in."""
 
-    def __init__(self, remote: str) -> None:
+    def __init__(self, remote: str, sleep: Callable[[float], None]) -> None:
         schema = SchemaHelper(schema_json=schema_json())
         schema.register_all()
         self.changed: set[tuple[str, UUID]] = set()
+        self._sleep, self._rows = sleep, 0
         super().__init__(remote, schema)
         reconnect = self._session.reconnect
         reconnect.set_probe_interval(int(PROBE_S * 1000))
@@ -61,6 +64,12 @@ class _Idl(Idl):
     def notify(self, event: str, row: Any, updates: Any = None) -> None:  # noqa: ARG002 - the library's signature
         if event != ROW_DELETE:
             self.changed.add((row._table.name, row.uuid))
+
+    def cooperative_yield(self) -> None:
+        """The library calls it once per row that it reads, fsctl once per row that it copies."""
+        self._rows += 1
+        if self._rows % ROWS_PER_TURN == 0:
+            self._sleep(0)
 
     @property
     def is_current(self) -> bool:
@@ -75,10 +84,10 @@ class _Idl(Idl):
 class Connection:
     """`database` is a new object whenever rows have changed, and stays as it is while the server is away."""
 
-    def __init__(self, remote: str) -> None:
-        self.remote = remote
+    def __init__(self, remote: str, sleep: Callable[[float], None]) -> None:
+        self.remote, self._sleep = remote, sleep
         self.database = Database()
-        self._idl = _Idl(remote)
+        self._idl = _Idl(remote, sleep)
         self._seqno = self._idl.change_seqno
         self._transaction: Any = None
         self._sent_at = 0.0
@@ -147,7 +156,7 @@ class Connection:
     def reopen(self) -> None:
         """Begin anew, after the library has raised something."""
         self._idl.close()
-        self._idl = _Idl(self.remote)
+        self._idl = _Idl(self.remote, self._sleep)
         # Not the number that the new one begins with: what is known stays until there is something newer.
         self._seqno = self._seqno and -1
         self._transaction = None
@@ -161,10 +170,14 @@ class Connection:
         fields = {}
         for table, field in FIELDS.items():
             before = getattr(self.database, field)
-            fields[field] = {
-                uuid: row_of(table, uuid, row._data) if uuid not in before or (table, uuid) in changed else before[uuid]
-                for uuid, row in self._idl.tables[table].rows.items()
-            }
+            rows: dict[UUID, Any] = {}
+            for uuid, row in self._idl.tables[table].rows.items():
+                if uuid in before and (table, uuid) not in changed:
+                    rows[uuid] = before[uuid]
+                else:
+                    rows[uuid] = row_of(table, uuid, row._data)
+                    self._idl.cooperative_yield()
+            fields[field] = rows
         return Database(**fields)
 
     def _write(self, transaction: Any, edit: Edit) -> None:

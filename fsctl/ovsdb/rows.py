@@ -70,6 +70,7 @@ class ControllerRow:
     connection_mode: str | None = None
     max_backoff: int | None = None
     inactivity_probe: int | None = None
+    is_connected: bool = False
     external_ids: Strings = field(default_factory=dict)
 
 

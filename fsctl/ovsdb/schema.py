@@ -70,6 +70,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "connection_mode": _optional("string"),
         "max_backoff": _optional("integer"),
         "inactivity_probe": _optional("integer"),
+        "is_connected": "boolean",
         "external_ids": _STRINGS,
     },
     "Flow_Table": {"prefixes": _set_of("string"), "external_ids": _STRINGS},

@@ -40,6 +40,11 @@ def is_our_controller(row: ControllerRow, target: str | None) -> bool:
     return row.external_ids.get(OURS) == CONTROLLER and row.external_ids.get(OWNER, row.target) == target
 
 
+def is_left_over(row: ControllerRow, target: str | None) -> bool:
+    """Whether the row is that of an fsctl that listened elsewhere, and has gone. Two on one bridge have no use."""
+    return row.external_ids.get(OURS) == CONTROLLER and not is_our_controller(row, target) and not row.is_connected
+
+
 def _check(kind: str, bridge: BridgeRow, found: tuple[str, list[Edit]]) -> Check:
     key, (why, edits) = (kind, bridge.name), found
     return key, Change(key, f"bridge {bridge.name}: {why}", tuple(edits)) if edits else None
@@ -60,21 +65,28 @@ def _protocols(bridge: BridgeRow) -> tuple[str, list[Edit]]:
 
 def _controller(database: Database, bridge: BridgeRow, target: str) -> tuple[str, list[Edit]]:
     rows = database.controllers_of(bridge)
+    old = [row for row in rows if is_left_over(row, target)]
+    edits: list[Edit] = [Remove("Bridge", bridge.uuid, "controller", row.uuid) for row in old]
+    why = [f"controller {row.target} of an earlier fsctl removed" for row in old]
     ours = sorted((row for row in rows if is_our_controller(row, target)), key=lambda row: row.target != target)
+    theirs = next((row for row in rows if row.target == target and row not in old), None)
+    if len(ours) > 1:
+        edits += [Remove("Bridge", bridge.uuid, "controller", row.uuid) for row in ours[1:]]
+        why.append(f"controller {target} was there {len(ours)} times")
+    wrong: dict[str, object] = {}
     if ours:
-        edits: list[Edit] = [Remove("Bridge", bridge.uuid, "controller", row.uuid) for row in ours[1:]]
-        why = [f"controller {target} was there {len(ours)} times"] if edits else []
         wrong = _differences(ours[0], target)
-        if wrong:
-            edits.append(Set("Controller", ours[0].uuid, wrong))
-            why.append(f"{', '.join(sorted(wrong))} of controller {ours[0].target} set again")
-        return "; ".join(why), edits
-    theirs = next((row for row in rows if row.target == target), None)
-    if theirs is None:
+    elif theirs is not None:
+        wrong = {name: value for name, value in _settings().items() if getattr(theirs, name) is None}
+    else:
         columns = {"target": target, **_settings(), "external_ids": ids(CONTROLLER, target)}
-        return f"controller {target} added", [Add("Bridge", bridge.uuid, "controller", New("Controller", columns))]
-    unset = {name: value for name, value in _settings().items() if getattr(theirs, name) is None}
-    return f"{', '.join(unset)} of controller {target} set", [Set("Controller", theirs.uuid, unset)] if unset else []
+        edits.append(Add("Bridge", bridge.uuid, "controller", New("Controller", columns)))
+        why.append(f"controller {target} added")
+    row = ours[0] if ours else theirs
+    if wrong and row is not None:
+        edits.append(Set("Controller", row.uuid, wrong))
+        why.append(f"{', '.join(sorted(wrong))} of controller {row.target} set")
+    return "; ".join(why), edits
 
 
 def _settings() -> dict[str, object]:

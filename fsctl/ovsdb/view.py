@@ -99,7 +99,7 @@ def _warnings(database: Database, bridge: BridgeRow, wanted: Wanted, contested: 
         return
     for row in database.controllers_of(bridge):
         if row.external_ids.get(OURS) == CONTROLLER and not is_our_controller(row, wanted.controller):
-            yield f"another fsctl, {row.target}, is a controller of this bridge too: remove its Controller row if it is gone"
+            yield f"another fsctl, {row.target}, is a controller of this bridge too: take the bridge out of one's configuration"
     for key in sorted(contested):
         if key[0] != "unlink" and bridge.name in key[1:]:
             yield f"somebody changes {_named(key)} again and again: fsctl sets it back ever more rarely"

@@ -21,7 +21,8 @@ from fsctl.ovsdb.wanted import Wanted
 from fsctl.status import OvsdbView
 
 _LOG = logging.getLogger(__name__)
-STEP_S = 0.05
+STEP_S, BUSY_STEP_S = 0.05, 0.01
+"""Between two steps of `run`; the shorter while a transaction is under way."""
 TURN_S = 0.002
 MISTAKE_PAUSE_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 1.0
@@ -41,7 +42,7 @@ class OvsdbLinks:
         self.remote = remote or default_remote()
         self.released_with_rules: frozenset[str] = frozenset()
         """Bridges that were released and keep rules with fsctl's cookie, because another controller remains there."""
-        self._connection = Connection(self.remote)
+        self._connection = Connection(self.remote, sleep)
         self._sleep = sleep
         self._stepping = threading.Lock()
         self._wanted = Wanted()
@@ -52,6 +53,7 @@ class OvsdbLinks:
         self._made_of = (Database(), self._wanted)
         """What the plan and the view were made of; nothing is compared again while it is the same."""
         self._plan_again_at = 0.0
+        self._last_controller: str | None = None
         self._unwanted_since: dict[Pair, float] = {}
         self._sent: list[Change] = []
         self._most: int | None = None
@@ -137,7 +139,7 @@ class OvsdbLinks:
                 self._connection.reopen()
                 self._plan_again_at, self._sent = 0.0, []
                 self._sleep(MISTAKE_PAUSE_S)
-            self._sleep(STEP_S)
+            self._sleep(BUSY_STEP_S if self._sent else STEP_S)
 
     def wait_ready(self, timeout_s: float = 5.0) -> None:
         """Until the database's contents are known; raises UnavailableError after `timeout_s` seconds."""
@@ -174,6 +176,9 @@ class OvsdbLinks:
     def _compare(self, now: float) -> bool:
         """Plan and view anew; true if the view has changed."""
         database, wanted = self._made_of
+        if wanted.controller != self._last_controller:
+            self._last_controller = wanted.controller
+            self._ledger.forget(lambda _key: False)
         waiting = self._unwanted_since
         found = plan(database, wanted, {pair for pair, since in waiting.items() if now - since >= LINK_LINGER_S})
         self._plan = found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ryu.lib import hub
 
 from fsctl.errors import SilentError, SwitchError
+from fsctl.fixed_rules import FROM_LINK
 from fsctl.openflow import (
     FlowDecoder,
     FlowUpdate,
@@ -22,7 +23,7 @@ from fsctl.openflow import (
     flow_monitor,
     requests,
 )
-from fsctl.openflow.monitor import ADDED, REMOVED, RESUMED
+from fsctl.openflow.monitor import ADDED, MODIFIED, REMOVED, RESUMED
 from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, RuleChange, RuleKey, RuleTable, Update
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
@@ -32,14 +33,16 @@ from fsctl.status import Dump, Port, Rejection
 LOG = logging.getLogger(__name__)
 WATCHED = (0, 1, 2, 3, 4, 5, 6)
 """The tables in which a change by anybody else is noticed."""
+LAST_OF_OURS = 9
+"""fsctl's priorities in table 0 are 1 to 9, and those of its patch ports (`fixed_rules`)."""
 ROOM = 1 << 20
 """Changes that fit into a bundle of which nobody knows yet how many there will be."""
 
 
 def _may_hit_us(update: FlowUpdate) -> bool:
-    """An addition in the place of an existing rule is told as a modification with the new cookie."""
-    is_theirs = update.event in (ADDED, REMOVED) and update.table == GUARD and update.cookie & COOKIE_MASK != COOKIE
-    return not is_theirs
+    """A rule of others may have come in the place of one of fsctl's: then it has one of fsctl's priorities."""
+    is_beside = update.table == GUARD and LAST_OF_OURS < update.priority < FROM_LINK - 1
+    return not (update.event in (ADDED, REMOVED, MODIFIED) and is_beside and update.cookie & COOKIE_MASK != COOKIE)
 
 
 class Southbound:

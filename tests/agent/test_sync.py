@@ -255,6 +255,20 @@ def test_fsctl_that_forgot_is_told_again(world: World) -> None:
     assert world.there() == world.here()
 
 
+def test_fault_B5_a_change_that_meets_a_new_session_is_followed_by_everything_at_once(world: World) -> None:
+    """Suspended past the lease: the heartbeat opens a new session, and the change behind it is refused."""
+    world.now += 11
+    world.fake.tick()
+    world.set("10.1.0.0/16", PUNT)
+    world.now += 1
+    world.run(0.1)
+    assert world.there() == world.here()
+    assert world.sync.problem == ""
+    flows = [entry for entry in world.fake.log if entry[1] == "flows"]
+    assert flows[-1] == ("PUT", "flows", 2)
+    assert all(entry[0] != "PATCH" for entry in flows)
+
+
 def test_hazard_38_interfaces_are_announced_before_flows_and_again_when_they_change() -> None:
     world = World()
     world.sync.interfaces({"eth1": {"addresses": ["10.0.1.1/24"], "mtu": 1400}})

@@ -84,7 +84,14 @@ class Books:
             name: Router(name, {i.name: _plugged(i, ports[i.bridge]) for i in router.interfaces.values()})
             for name, router in self.routers.items()
         }
-        bridges = {b: Bridge(b, {peer: ports[b][port].ofport for peer, port in links[b].items()}) for b in BRIDGES}
+        bridges = {
+            b: Bridge(
+                b,
+                {peer: ports[b][port].ofport for peer, port in links[b].items()},
+                sender_ports={p.ofport: 8192 for name, p in ports[b].items() if name not in links[b].values()},
+            )
+            for b in BRIDGES
+        }
         return Network(bridges, routers, {name: Fib(self.delegations(flows)) for name, flows in self.flows.items()})
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from fsctl.cli import main
 from fsctl.errors import InvalidError
 from fsctl.model import Match, Prefix
-from fsctl.status import Failure, WriteResult
+from fsctl.status import Failure, Orphan, WriteResult
 from tests.rest.conftest import flow
 from tests.rest.fake import FakeBackend
 from tests.rest.server import serving
@@ -136,7 +137,7 @@ def test_what_a_switch_refused_is_a_failure(backend: FakeBackend, capsys: pytest
     code, out, err = run(capsys, *ADD)
     assert code == 1
     assert "refused by br-a: eth0 10.0.2.0/24: OFPFMFC_TABLE_FULL\n" in out
-    assert err == "fsctl: not connected now: br-c; the rules follow when they are\n"
+    assert err == "fsctl: not confirmed yet by: br-c; the rules follow when they answer\n"
 
 
 def test_hints(backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +244,43 @@ def test_no_colour_and_no_broken_lines_in_a_pipe(backend: FakeBackend, capsys: p
         assert "\x1b" not in out
     backend.refusal = InvalidError("[red]not markup[/red]", field="x", value=1)
     assert "[red]not markup[/red]" in run(capsys, *ADD)[2]
+
+
+KEPT = Orphan(
+    "vr9",
+    1_772_344_800,
+    1,
+    "the configuration has no such router",
+    ({"match": {"in": "eth0", "ipv4_dst": "10.0.2.0/24"}, "action": "punt"},),
+)
+
+
+def test_fault_A3_what_is_kept_aside_is_shown(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "kept aside" not in run(capsys, "status")[1]
+    assert run(capsys, "orphans") == (0, "nothing is kept aside\n", "")
+    backend.kept = [KEPT, replace(KEPT, count=11)]
+    line = next(line for line in run(capsys, "status")[1].splitlines() if line.startswith("kept aside"))
+    assert "vr9: 12 delegations" in line
+    assert "`fsctl orphans`" in line
+    assert run_json(capsys, "status")["orphans"][0]["count"] == 1
+    head, flow_line = run(capsys, "orphans")[1].splitlines()[:2]
+    assert head == "vr9: 1 delegations since 2026-03-01T06:00:00Z: the configuration has no such router"
+    assert flow_line == "    eth0 10.0.2.0/24 -> punt"
+
+
+def test_fault_A3_what_is_kept_aside_can_be_put_back(
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    backend.kept = [replace(KEPT, router="vr1")]
+    file = tmp_path / "vr1.json"
+    file.write_text(json.dumps(run_json(capsys, "orphans")["orphans"][0]))
+    assert run(capsys, "flows", "put", "vr1", str(file))[1].startswith("revision 1: 1 added")
+
+
+def test_what_is_kept_aside_is_not_a_routers_to_see(
+    backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.kept = [KEPT]
+    monkeypatch.setenv("FSCTL_TOKEN", "vr1-token")
+    assert run(capsys, "orphans")[0] == 1
+    assert "kept aside" not in run(capsys, "status")[1]

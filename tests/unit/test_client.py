@@ -19,7 +19,9 @@ from fsctl.errors import (
     TooLargeError,
     UnauthorizedError,
     UnavailableError,
+    UnsyncedError,
 )  # fmt: skip
+from fsctl.status import CLEAR
 from tests.rest.conftest import flow
 from tests.rest.fake import FakeBackend
 from tests.rest.server import serving
@@ -58,6 +60,9 @@ def test_every_call(admin: Client, backend: FakeBackend) -> None:
     assert admin.walk(packet)["end"] == "bridged"
     assert admin.change_interface("vr1", "eth0", mtu=1400)["changed"] == 1
     assert backend.interface_changes[0].addresses is None
+    assert admin.change_interface("vr1", "eth0", clear=("mtu", "addresses"))["changed"] == 1
+    assert (backend.interface_changes[1].addresses, backend.interface_changes[1].mtu) == (CLEAR, CLEAR)
+    assert admin.orphans() == []
     assert admin.move_nexthop("vr1", "eth1", "02:00:00:00:02:01", "02:00:00:00:02:99")["changed"] == 1
     assert admin.delete_flows("vr1", wait=False)["removed"] == 2
     assert admin.not_ready() == []
@@ -66,7 +71,8 @@ def test_every_call(admin: Client, backend: FakeBackend) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [InvalidError, ConflictError, TooLargeError, NotFoundError, UnavailableError, StoreError, ForbiddenError]
+    "kind",
+    [InvalidError, ConflictError, UnsyncedError, TooLargeError, NotFoundError, UnavailableError, StoreError, ForbiddenError],
 )
 def test_errors_are_the_same_on_both_sides(admin: Client, backend: FakeBackend, kind: type[FsctlError]) -> None:
     backend.refusal = kind("because", field="flows[3].out", value="eth9")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from fsctl.errors import ConflictError, UnsyncedError
+from fsctl.errors import ConflictError, StoreError, UnsyncedError
 from fsctl.sessions import Sessions
-from fsctl.status import SessionRequest, Write
+from fsctl.status import Session, SessionRequest, Write
 from fsctl.store import SqliteStore
 
 
@@ -141,3 +143,77 @@ def test_an_agent_that_ends_in_order(sessions: Sessions, store: SqliteStore) -> 
     assert sessions.get("r") is None
     assert store.load_sessions() == {}
     store.forget_session("r")  # again: no error
+
+
+class SlowStore(SqliteStore):
+    """Others run while it works: `meanwhile` is called once, in the middle of the next call."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.fails = False
+
+    def _others(self) -> None:
+        run, self.meanwhile = self.meanwhile, lambda: None
+        run()
+
+    def commit_session(self, session: Session) -> None:
+        self._others()
+        if self.fails:
+            raise StoreError("disk full")
+        super().commit_session(session)
+
+    def forget_session(self, router: str) -> None:
+        self._others()
+        super().forget_session(router)
+
+
+def test_of_two_agents_that_open_at_once_one_is_refused(clock: Clock) -> None:
+    store = SlowStore()
+    sessions, refused = Sessions(store, clock), list[ConflictError]()
+
+    def second() -> None:
+        with pytest.raises(ConflictError) as caught:
+            sessions.open(request("b"))
+        refused.append(caught.value)
+
+    store.meanwhile = second
+    assert sessions.open(request("a")).id == "a"
+    assert refused
+    assert store.load_sessions()["r"].id == "a"
+
+
+def test_a_write_carried_out_during_a_heartbeat_is_not_forgotten(clock: Clock) -> None:
+    store = SlowStore()
+    sessions = Sessions(store, clock)
+    sessions.open(request())
+    store.meanwhile = lambda: carry_out(sessions, by("a", 3))
+    session = sessions.open(request(lease=20))
+    assert (session.seq, session.is_synced, session.lease_s) == (3, True, 20)
+
+
+def test_a_session_that_is_not_stored_is_not_open(clock: Clock) -> None:
+    store = SlowStore()
+    sessions = Sessions(store, clock)
+    store.fails = True
+    with pytest.raises(StoreError):
+        sessions.open(request())
+    assert sessions.get("r") is None
+    store.fails = False
+    sessions.open(request("a", grace=5))
+    clock.now += 11
+    store.fails = True
+    with pytest.raises(StoreError):
+        sessions.open(request("b"))
+    clock.now += 5
+    assert sessions.expired() == ["r"], "the one before still ends"
+
+
+def test_a_session_opened_while_the_one_before_is_forgotten_stays_stored(clock: Clock) -> None:
+    store = SlowStore()
+    sessions = Sessions(store, clock)
+    sessions.open(request("a"))
+    clock.now += 11
+    store.meanwhile = lambda: sessions.open(request("b"))
+    assert sessions.expired() == ["r"]
+    assert store.load_sessions()["r"].id == "b"

@@ -100,16 +100,17 @@ def refused(path: Path, words: str) -> None:
 
 def test_fault_D21_an_empty_file_is_refused_and_a_missing_one_made(path: Path) -> None:
     path.write_bytes(b"")
-    refused(path, r"empty \(0 bytes\).*move it away")
+    refused(path, r"empty \(0 bytes\).*move it and fsctl\.db-wal away")
     path.unlink()
     assert everything(path) == ({}, {}, 0, {}, [])
+    everything(path)
 
 
 def test_fault_D21_a_log_without_its_store_is_refused(path: Path) -> None:
     path.unlink()
     log = path.with_name("fsctl.db-wal")
     log.write_bytes(b"the last writes")
-    with pytest.raises(StoreError, match="fsctl.db-wal is there"):
+    with pytest.raises(StoreError, match=r"fsctl\.db-wal is there"):
         everything(path)
     assert log.read_bytes() == b"the last writes"
     assert not path.exists()
@@ -133,6 +134,46 @@ def test_fault_D21_flipped_bits_are_refused_or_mean_nothing(path: Path) -> None:
         else:
             assert found == whole, f"bit {bit} of byte {place}"
     assert refusals > 50
+
+
+def killed(path: Path, into: Path) -> None:
+    """The files as a killed fsctl leaves them: with a log that nobody has taken into the store."""
+    store = SqliteStore(str(path))
+    store.set_aside({"vr1": ("eth0", "eth1")}, 0)
+    store.load()
+    for n in range(10):
+        store.commit("vr1", [change_of(Match("eth1", Prefix.parse(f"10.{n}.0.0/16")), DROP)], {})
+    into.mkdir()
+    for name in ("fsctl.db", "fsctl.db-wal", "fsctl.db.lock"):
+        shutil.copy(path.with_name(name), into / name)
+    store.close()
+
+
+def test_fault_D21_flipped_bits_in_the_log_lose_no_write_silently(path: Path, tmp_path: Path) -> None:
+    killed(path, tmp_path / "killed")
+    whole, dice, refusals = everything(path), random.Random(11), 0
+    for n in range(60):
+        copy = tmp_path / f"copy{n}" / "fsctl.db"
+        shutil.copytree(tmp_path / "killed", copy.parent)
+        log = copy.with_name("fsctl.db-wal")
+        bad = bytearray(log.read_bytes())
+        bad[dice.randrange(len(bad))] ^= 1 << dice.randrange(8)
+        log.write_bytes(bad)
+        try:
+            assert everything(copy) == whole
+        except StoreError:
+            refusals += 1
+            assert log.read_bytes() == bad
+    assert refusals > 30
+
+
+def test_fault_D21_a_log_that_is_missing_is_missed(path: Path, tmp_path: Path) -> None:
+    killed(path, tmp_path / "killed")
+    copy = tmp_path / "killed" / "fsctl.db"
+    copy.with_name("fsctl.db-wal").unlink()
+    refused(copy, r"ends at write 2, and write 12 was answered.*fsctl\.db-wal is damaged or missing.*remove fsctl\.db\.lock if")
+    copy.with_name("fsctl.db.lock").unlink()  # an older copy, on purpose
+    everything(copy)
 
 
 NONSENSE: dict[str, tuple[str, str]] = {
@@ -211,7 +252,7 @@ def test_a_file_of_the_format_before_is_brought_up_to_date(tmp_path: Path) -> No
 def test_fault_D21_nonsense_in_an_old_file_leaves_it_old(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     old_file(path, "UPDATE prefix SET key = 'ten'")
-    with pytest.raises(StoreError, match="table prefix, row .*'ten'"):
+    with pytest.raises(StoreError, match=r"table prefix, row .*'ten'"):
         everything(path)
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (2,)
@@ -245,20 +286,20 @@ def test_fault_D19_a_file_that_somebody_holds_is_refused_at_once(path: Path, sta
         assert other.stdout is not None
         other.stdout.readline()
         began = time.monotonic()
-        with pytest.raises(StoreError, match="another process .* has the store open"):
+        with pytest.raises(StoreError, match=r"another process .* has the store open"):
             SqliteStore(str(path))
         assert time.monotonic() - began < 1
         other.communicate()
     everything(path)
 
 
-def test_fault_D19_a_copy_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
+def test_fault_D19_a_snapshot_of_file_and_log_is_a_backup(path: Path, tmp_path: Path) -> None:
     store = SqliteStore(str(path))
     store.load()
     store.commit("vr1", drops(1000), {})
     copy = tmp_path / "copy" / "fsctl.db"
     copy.parent.mkdir()
-    for name in ("fsctl.db", "fsctl.db-wal"):  # the store first: its log may only be newer
+    for name in ("fsctl.db", "fsctl.db-wal"):
         shutil.copy(path.with_name(name), copy.with_name(name))
     store.close()
     assert everything(copy) == everything(path)
@@ -335,6 +376,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
         pytest.skip("no tmpfs here")
+    store = None
     try:
         store = SqliteStore(str(disk / "fsctl.db"))
         store.load()
@@ -345,6 +387,7 @@ def test_fault_D9_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert store.commit_all([Commit("vr1", [], {}, withdraws=True), Commit("vr2", drops(10), {})]) == 2
         fibs = store.load().fibs
         assert (len(fibs["vr1"]), len(fibs["vr2"])) == (0, 10)
-        store.close()
     finally:
+        if store is not None:
+            store.close()
         subprocess.run(["umount", disk], check=True)

@@ -1,0 +1,115 @@
+"""The whole agent as a process of its own in a router's namespace, between two hosts and beside a fake fsctl."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsctl.model import Forward, format_mac
+
+from .fake import FakeFsctl, a_router, serving
+from .netns import Namespace, inside, namespaces, veth
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Whose code the agent runs: this checkout's, wherever the package is installed from."""
+PATIENCE_SECONDS = 20.0
+
+
+def eventually(check: Callable[[], Any], what: str) -> None:
+    """Wait until it is so; the bound is for a broken agent, not a measure of a good one."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not check():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@dataclass
+class Guest:
+    """A router between two hosts, with interfaces that fsctl knows under other names."""
+
+    ns: Namespace
+    hosts: Namespace
+    fake: FakeFsctl
+    run_dir: Path
+    url: str
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def command(self, *words: str) -> list[str]:
+        """In the namespace, with CAP_NET_ADMIN as the only capability (what the systemd unit gives it)."""
+        only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
+        return ["ip", "netns", "exec", self.ns.name, *only, sys.executable, "-m", "fsctl.agent", *words]
+
+    def start(self, *flags: str, run_dir: Path | None = None) -> subprocess.Popen[str]:
+        where = ["--url", self.url, "--router", "vr1", "--run-dir", str(run_dir or self.run_dir), "--lease", "2"]
+        token = self.run_dir / "token"
+        token.write_text("secret\n")
+        process = subprocess.Popen(
+            self.command("run", *where, "--token-file", str(token), *flags),
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/usr/sbin:/usr/bin", "PYTHONPATH": str(ROOT)},
+        )
+        self.processes.append(process)
+        return process
+
+    def flows(self) -> dict[str, str]:
+        """(destination -> next hop) for packets that come in by eth0."""
+        there = [d for d in list(self.fake.fib) if d.match.in_port == "eth0"]
+        return {str(d.match.dst): format_mac(d.verdict.eth_dst) if isinstance(d.verdict, Forward) else "punt" for d in there}
+
+    def patches(self) -> list[tuple[str, str, int]]:
+        return [entry for entry in list(self.fake.log) if entry[0] == "PATCH" and entry[1] == "flows"]
+
+    def waits_for(self, expected: dict[str, str]) -> None:
+        eventually(lambda: self.flows() == expected, f"expected {expected}, there is {self.flows()}")
+
+    def status(self, *words: str) -> str:
+        command = self.command("status", "--run-dir", str(self.run_dir), *words)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def rss_kib(self, process: subprocess.Popen[str]) -> int:
+        text = Path(f"/proc/{process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+    def cpu_seconds(self, process: subprocess.Popen[str]) -> float:
+        words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / 100
+
+    def neigh(self, address: str) -> dict[str, Any]:
+        found = [n for n in self.ns.json("neigh show") if n["dst"] == address]
+        return found[0] if found else {}
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Iterator[Guest]:
+    with ExitStack() as stack:
+        ns, hosts = stack.enter_context(namespaces("a", "h"))
+        for n, interface in enumerate(("r0", "r1")):
+            veth(ns, interface, hosts, f"h{n}")
+            ns.ip(f"addr add 10.0.{n}.1/24 dev {interface}")
+            hosts.ip(f"addr add 10.0.{n}.9/24 dev h{n}")
+            for key in ("rp_filter", "send_redirects"):
+                ns.sysctl(f"ipv4/conf/{interface}/{key}", "0")
+        for key in ("rp_filter", "send_redirects"):
+            ns.sysctl(f"ipv4/conf/all/{key}", "0")
+        ns.sysctl("ipv4/ip_forward", "1")
+        fake = FakeFsctl(a_router({"eth0": ns.mac("r0"), "eth1": ns.mac("r1")}), time.monotonic)
+        with inside(ns.name):
+            url = stack.enter_context(serving(fake))
+        made = Guest(ns, hosts, fake, tmp_path, url)
+        yield made
+        for process in made.processes:
+            process.kill()
+            process.wait()
+
+
+def mac(guest: Guest, n: int) -> str:
+    return guest.hosts.mac(f"h{n}")

@@ -1,0 +1,126 @@
+"""A private Open vSwitch for one test, and OvsdbLinks that step in a thread beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fsctl.ovsdb import OvsdbLinks, link_name
+from topologies.sandbox import Sandbox
+
+CONTROLLER = "tcp:127.0.0.1:6699"
+Pairs = Sequence[tuple[str, str]]
+
+
+def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:
+    return frozenset(map(frozenset, joined))
+
+
+class Box(Sandbox):
+    """A sandbox whose daemons can be stopped, ended and started again."""
+
+    @property
+    def switch_is_alive(self) -> bool:
+        return self._daemons[-1].poll() is None
+
+    def stop_database(self) -> None:
+        server = self._daemons.pop(0)
+        server.terminate()
+        server.wait(10)
+
+    def start_database(self) -> None:
+        self._spawn("ovsdb-server", str(self.directory / "conf.db"), f"--remote=punix:{self.db_socket}",
+                    "--unixctl=" + self._ctl("db"))  # fmt: skip
+        self._wait_for(self.db_socket)
+        self._daemons.insert(0, self._daemons.pop())
+        self.vsctl("--retry", "--timeout=20", "--no-wait", "init")
+
+    def end_switch(self) -> None:
+        switch = self._daemons.pop()
+        switch.kill()
+        switch.wait(10)
+
+    def start_switch(self) -> None:
+        self._spawn("ovs-vswitchd", f"unix:{self.db_socket}", "--enable-dummy=override", "--disable-system",
+                    "-vconsole:off", "-vfile:info", f"--log-file={self.directory}/vswitchd.log",
+                    "--unixctl=" + self._ctl("sw"))  # fmt: skip
+
+    @contextmanager
+    def frozen_database(self) -> Iterator[None]:
+        """ovsdb-server accepts connections (the kernel does) and answers nothing."""
+        os.kill(self._daemons[0].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._daemons[0].pid, signal.SIGCONT)
+
+    def get(self, table: str, record: str, column: str) -> str:
+        return self.vsctl("get", table, record, column).strip().strip('"')
+
+    def column(self, table: str, column: str) -> list[str]:
+        """One column of all rows, set members and rows in one list."""
+        return self.vsctl("--columns", column, "--bare", "list", table).split()
+
+    def patch_ports(self, bridge: str) -> set[str]:
+        return {port for port in self.vsctl("list-ports", bridge).split() if port.startswith("fsl")}
+
+    def goes_through(self, bridge: str, peer: str) -> bool:
+        """Whether what `bridge` outputs to its patch port gets to `peer`."""
+        ofport = self.get("interface", link_name(bridge, peer), "ofport")
+        self.ofctl("add-flow", bridge, f"priority=9,in_port=1,actions=output:{ofport}")
+        trace = self.appctl("ofproto/trace", bridge, "in_port=1,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:99")
+        return f'bridge("{peer}")' in trace
+
+    def make_first_edition_link(self, here: str, there: str) -> None:
+        """Patch ports as fsctl made them before spanning trees were thought of, and before rows had owners."""
+        args: list[str] = []
+        for one, other in ((here, there), (there, here)):
+            name, peer = link_name(one, other), link_name(other, one)
+            args += ["--", "add-port", one, name, "tag=4095", f"external_ids={{fsctl=link,fsctl-peer={other}}}",
+                     "--", "set", "interface", name, "type=patch", f"options:peer={peer}",
+                     f"external_ids={{fsctl=link,fsctl-peer={other}}}"]  # fmt: skip
+        self.vsctl("--no-wait", *args[1:])
+
+    def dump(self) -> str:
+        """The whole database but for what ovs-vswitchd keeps counting."""
+        columns = {
+            "Bridge": "name,ports,controller,fail_mode,protocols,flow_tables",
+            "Port": "name,tag,interfaces,external_ids,other_config",
+            "Interface": "name,type,options,external_ids",
+            "Controller": "target,max_backoff,inactivity_probe,external_ids",
+            "Flow_Table": "prefixes",
+        }
+        return "".join(self.vsctl("-f", "csv", "--columns", c, "list", table) for table, c in columns.items())
+
+
+def until(holds: Callable[[], object], what: str = "", within_s: float = 10.0) -> float:
+    """Seconds until it holds."""
+    start = time.monotonic()
+    while not holds():
+        assert time.monotonic() - start < within_s, f"not within {within_s} s: {what}"
+        time.sleep(0.005)
+    return time.monotonic() - start
+
+
+@contextmanager
+def stepping(box: Sandbox) -> Iterator[OvsdbLinks]:
+    """OvsdbLinks whose `run` is under way in a thread."""
+    links = OvsdbLinks(box.remote)
+    done = threading.Event()
+    thread = threading.Thread(target=links.run, args=(done.is_set,), daemon=True)
+    thread.start()
+    try:
+        yield links
+    finally:
+        done.set()
+        thread.join(10)
+        links.close()
+
+
+def are_made(links: OvsdbLinks, *wanted: tuple[str, str]) -> bool:
+    there = links.view().links
+    return all(b in there.get(a, {}) and a in there.get(b, {}) for a, b in wanted)

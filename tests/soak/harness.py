@@ -1,0 +1,286 @@
+"""Two worlds, the controller, and what is compared at a pause."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fsctl.client import Client
+from fsctl.errors import FsctlError
+from tests.agent.netns import inside
+from tests.soak import probes, rulebook, words
+from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
+from tests.soak.plan import LEASED, MANAGED, PORTS, ROUTERS, net_of
+from tests.soak.probes import CHATTER_EVERY_S, Talk
+from tests.soak.switch import DATABASE, SWITCH, rss_kib
+from tests.soak.walk import Flow, Tables, delegations, walk
+from tests.soak.watch import Leases, Outages, Stall
+from tests.soak.wire import Ears, Probe, wait_until
+from tests.soak.world import SWITCH_NS, World
+from topologies.control import Control
+from topologies.processes import LabError
+
+STATED_S = 1.0
+"""In what time everything that somebody else has changed is to be repaired."""
+GRACE_S = 1.0
+"""For looking: a dump of three bridges takes some time too."""
+ARRIVAL_S = 1.5
+MAX_GROWTH_KIB = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What holds now, after the stated time and `extra` seconds.
+
+    `same_rules`: the switch holds the rules of before. `bypassed`: no router sees a plain packet that it has delegated;
+    `left`: these routers see all of theirs. `ready`: the controller says so. `packets`: both worlds deliver the same.
+    """
+
+    extra: float = 0.0
+    same_rules: bool = False
+    bypassed: bool = False
+    ready: bool = False
+    packets: bool = True
+    left: frozenset[str] = frozenset()
+
+    def along(self, other: Pause) -> Pause:
+        """What may be expected of both at once."""
+        return Pause(
+            max(self.extra, other.extra), self.same_rules and other.same_rules, self.bypassed and other.bypassed,
+            self.ready and other.ready, self.packets and other.packets, self.left | other.left,
+        )  # fmt: skip
+
+
+WELL = Pause(same_rules=True, bypassed=True, ready=True)
+
+
+class Soak:
+    """A running soak. Everything that threads do ends with the block."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.rng, self.directory = rng, directory
+        self.spoofs = False
+        """Whether probes with addresses of routers as sources are among those of a pause."""
+        self.judge, self.outages = Judge(), Outages()
+        self._stack = ExitStack()
+        self.flows: dict[str, list[Flow]] = {}
+        self.repairs: list[float] = []
+        self.compared = 0
+
+    def __enter__(self) -> Soak:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _open(self) -> None:
+        judge = self.judge
+        self.bypassed, self.routed = (
+            self._stack.enter_context(World(tag, mode, partial(judge.heard, name), partial(judge.overheard, name)))
+            for tag, mode, name in (("1", "secure", BYPASSED), ("2", "standalone", ROUTED))
+        )
+        self.switch = self.bypassed.switch
+        # From here on this thread, and those that it starts, are where the bypassed world's Open vSwitch is.
+        self._stack.enter_context(inside(self.bypassed.ns[SWITCH_NS].name))
+        self.control = Control(self.directory, configuration(), "127.0.0.1", self.switch)
+        self._stack.callback(self.control.stop)
+        self.control.start()
+        self.ears = Ears()
+        for world in (self.bypassed, self.routed):
+            for devices in (world.hosts, *world.routers.values()):
+                self.ears.add(devices)
+        self._stack.callback(self.ears.stop)
+        self.talk = Talk(judge, (self.bypassed, self.routed), self.rng.randrange(1 << 32))
+        self.stall = Stall(self.control, self.outages)
+        self.leases = Leases(self.control, self.outages, self._lease_rule)
+        self.tables_changed()
+        self.delegate()
+        self.excuse(2.0)
+        self.ears.start()
+        for thread in (self.talk, self.stall, self.leases):
+            self._stack.callback(thread.stop)
+            thread.start()
+        self.rules = rulebook.read(self.switch)
+        self.rss = self.memory()
+
+    # --- what the harness does ----------------------------------------------------------------------------
+
+    def tables_changed(self) -> None:
+        """The routers' kernels have other tables: read them anew."""
+        self.judge.new_era({name: Tables.read(self.bypassed, name) for name in ROUTERS})
+
+    @property
+    def tables(self) -> dict[str, Tables]:
+        return self.judge.tables
+
+    def delegate(self, *routers: str) -> None:
+        """These routers (all but the leased one, if none is named) replace what they delegate by what their kernels have."""
+        for name in routers or tuple(r for r in ROUTERS if r != LEASED):
+            self.flows[name] = delegations(self.tables[name])
+            with self.client(name) as client:
+                client.put_flows(name, self.flows[name])
+
+    def client(self, router: str) -> Client:
+        return Client(self.control.url, self.control.tokens[router])
+
+    def excuse(self, seconds: float, *bridges: str, eth_dst: str | None = None) -> Excuse:
+        return self.judge.excuse(frozenset(bridges or MANAGED), seconds, eth_dst)
+
+    def both(self, *vsctl: str) -> None:
+        """The same setting in both worlds."""
+        for world in (self.bypassed, self.routed):
+            world.switch.ctl(*vsctl)
+
+    def _lease_rule(self, prefix: str) -> bool:
+        """Whether the leased router's rule is in the switch; while nobody can tell, it is."""
+        try:
+            return bool(self.switch.flows("b0", f"table=1,ip,nw_dst={prefix}"))
+        except LabError:
+            return True
+
+    def memory(self) -> dict[str, int]:
+        return {"controller": rss_kib(self.control.pid), "ovs-vswitchd": self.switch.rss_kib()}
+
+    def remember(self) -> None:
+        """What the switch holds now is what it shall hold: after a write, when packets and REST agree with it."""
+        self.rules = rulebook.read(self.switch)
+
+    # --- what is compared ---------------------------------------------------------------------------------
+
+    def check(self, pause: Pause) -> list[str]:
+        """Everything that is not as it shall be, in words."""
+        begins = time.monotonic()
+        died = self.switch.died() or self.routed.switch.died()
+        if died:
+            return [died]
+        stated = pause.extra + STATED_S
+        late = self._settled(pause, begins + stated + GRACE_S)
+        self.repairs.append(time.monotonic() - begins)
+        rest = begins + stated - time.monotonic()
+        if rest > 0 and not (pause.same_rules and pause.ready):
+            time.sleep(rest)
+        found = late + self.threads()
+        if pause.packets:
+            found += self.packets(pause)
+        return found + self.judge.leaks() + self._memory()
+
+    def _settled(self, pause: Pause, deadline: float) -> list[str]:
+        """Wait for the rules and the controller's word."""
+        while True:
+            problems = self._unsettled(pause)
+            if not problems or time.monotonic() > deadline:
+                return problems
+            time.sleep(0.05)
+
+    def _unsettled(self, pause: Pause) -> list[str]:
+        found = []
+        try:
+            if pause.same_rules:
+                found += rulebook.difference(self.rules, rulebook.read(self.switch))
+            if pause.ready:
+                found += [f"not ready: {reason}" for reason in self.control.client.not_ready()]
+                found += words.bridges(self.control.client.bridges())
+        except (LabError, FsctlError) as e:
+            found.append(f"no answer: {e}")
+        return found
+
+    def threads(self) -> list[str]:
+        found = [t for t in (self.ears.problem, self.talk.problem) if t] + self.leases.problems
+        self.leases.problems = []
+        return found
+
+    def packets(self, pause: Pause) -> list[str]:
+        """Probes in both worlds, and what REST says of the flows that they belong to."""
+        time.sleep(CHATTER_EVERY_S + 0.1)  # the bridges know everybody again
+        sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
+        wait_until(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in sents), ARRIVAL_S)
+        time.sleep(0.05)  # for what should not arrive
+        self.compared += len(sents)
+        found = [problem for sent in sents for problem in self._compare(sent, pause)]
+        found += [problem for sent in sents for problem in self._seen(sent, pause)]
+        return found[:12] + words.flows(self, sents)[:6]
+
+    def _send(self, probe: Probe) -> Sent:
+        sent = self.judge.sent(probe)
+        for world in (self.bypassed, self.routed):
+            world.hosts.send(probe.sender, sent.probe.frame())
+        time.sleep(0.001)
+        return sent
+
+    def _compare(self, sent: Sent, pause: Pause) -> list[str]:
+        outcome = walk(self.tables, sent.probe)
+        bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
+        found = []
+        for what, frames in (("lost", routed - bypassed), ("too much", bypassed - routed)):
+            found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
+        is_known = pause.bypassed and outcome.receiver is not None
+        if is_known and (outcome.receiver, outcome.frames[-1][1]) not in routed:
+            found.append(f"the routed world does not do what its kernels' tables say: {short(sent.probe)}")
+        return found
+
+    def _seen(self, sent: Sent, pause: Pause) -> list[str]:
+        """Whether routers have seen what they have delegated, or not seen what they have not."""
+        outcome, seen = walk(self.tables, sent.probe), sent.routers[BYPASSED]
+        if not sent.probe.is_plain or outcome.asked or not outcome.routers:
+            return []
+        if pause.bypassed and not outcome.left and seen:
+            return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"]
+        unseen = [p for p in outcome.routers if PORTS[p].station in pause.left and p not in seen]
+        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen and sent.routers[ROUTED] else []
+
+    def _memory(self) -> list[str]:
+        now = self.memory()
+        return [
+            f"{name} has grown from {before} to {now[name]} KiB"
+            for name, before in self.rss.items()
+            if now[name] > before + MAX_GROWTH_KIB
+        ]
+
+    # --- daemons --------------------------------------------------------------------------------------------
+
+    def restart_switch(self) -> None:
+        """After a kill: the MAC tables are empty."""
+        self.switch.start_again(SWITCH)
+        self.excuse(2.5)
+
+    def restart_database(self) -> None:
+        self.switch.start_again(DATABASE)
+
+
+def short(probe: Probe) -> str:
+    extra = [f"ttl {probe.ttl}"] if probe.ttl != 64 else []
+    extra += [f"{probe.size} bytes"] if probe.size != 100 else []
+    extra += ["first fragment"] if probe.more else ["later fragment"] if probe.offset else []
+    extra += [f"vlan {probe.vlan}"] if probe.vlan is not None else []
+    return " ".join([f"{probe.sender}: {probe.src} > {probe.dst} by {probe.eth_dst}", *extra])
+
+
+def configuration() -> dict[str, Any]:
+    """fsctl.yaml's bridges and routers."""
+    routers = {
+        plan.name: {
+            "interfaces": {
+                p.device: {
+                    "bridge": p.bridge,
+                    "port": p.name,
+                    "mac": p.mac,
+                    "mtu": p.mtu,
+                    "addresses": [f"{p.address(v)}/{net_of(v, p.bridge).prefixlen}" for v in (4, 6)],
+                }
+                for p in plan.ports
+            }
+        }
+        for plan in ROUTERS.values()
+    }
+    return json.loads(json.dumps({"bridges": list(MANAGED), "routers": routers}))  # type: ignore[no-any-return]

@@ -1,0 +1,198 @@
+"""What goes wrong around the loop, by the number of the fault: with switches made of paper."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fsctl.config import Config, InterfaceConfig, RouterConfig
+from fsctl.desired import Desired
+from fsctl.errors import StoreError, UnavailableError
+from fsctl.fib import Fib, change_of
+from fsctl.inventory import Inventory
+from fsctl.model import Forward, Match, Prefix
+from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
+
+from .paper import MAC, Lab
+
+TO_B = Forward("eth1", MAC["b"])
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    lab = Lab()
+    yield lab
+    lab.stop()
+
+
+def eventually(what: Callable[[], Any], within_s: float = 3.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def broken(*_: object, **__: object) -> Any:
+    raise StoreError("database or disk is full", field="store")
+
+
+def test_fault_B1_readers_see_one_snapshot(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a port's going is compiled, whoever reads sees a network, walks and tables that belong together."""
+    lab.write("s", *((f"10.0.{n}.0/24", TO_B) for n in range(200)))
+    seen: list[bool] = []
+
+    def look() -> None:
+        now = lab.controller.now
+        seen.append(now.compiler.network is now.network and now.layout.network is now.network)
+
+    monkeypatch.setattr(lab.controller.desired, "_pause", look)
+    lab.controller.ports_changed(lab.switches["z"], lab.ports("z", down="s1"))
+    eventually(lambda: not lab.controller.network.routers["s"].interfaces["eth1"].up)
+    assert len(seen) > 1
+    assert all(seen)
+
+
+def test_fault_B2_a_mistake_that_repeats_ends_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    with monkeypatch.context() as harm:
+        harm.setattr(Desired, "rebuild", lambda _self: 1 // 0)
+        lab.controller.recovery.needed()
+        eventually(lab.controller.unhealthy)
+        assert "cannot compile" in lab.controller.unhealthy()
+        eventually(lambda: not lab.flow_rules("x"))  # nothing may be bypassed by a state that may be wrong
+        with pytest.raises(UnavailableError, match="nothing was changed"):
+            lab.write("r", ("11.0.0.0/8", TO_B))
+        assert lab.thread.is_alive()
+    eventually(lambda: not lab.controller.unhealthy())
+    lab.check_in_step()
+    assert len(lab.flow_rules("x")) == 1
+    assert lab.write("r", ("11.0.0.0/8", TO_B)).added == 1
+
+
+def test_fault_B2_a_dead_loop_is_reported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = threading.Event()
+    lab.controller._jobs.add(lambda: hold.wait(5) and None)
+    now = lab.controller.runtime.now
+    try:
+        monkeypatch.setattr(lab.controller.runtime, "now", lambda: now() + 60)
+        assert "has not finished a turn" in lab.controller.unhealthy()
+    finally:
+        hold.set()
+
+
+def test_fault_D9_a_lease_ends_although_the_store_is_full(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.controller.sessions.open(SessionRequest("r", "agent", 1.0))
+    write = Write("r", [change_of(Match("eth0", Prefix.parse("10.0.0.0/8")), TO_B)], replace=True, session="agent", seq=1)
+    lab.controller.write(write).wait(5)
+    assert lab.flow_rules("x")
+    with monkeypatch.context() as full:
+        for method in ("commit_all", "commit", "replace_fib", "forget_session"):
+            full.setattr(lab.store, method, broken)
+        began = time.monotonic()
+        eventually(lambda: not lab.flow_rules("x"))
+        assert time.monotonic() - began < 2.0
+        assert any("full" in reason for reason in lab.controller.not_ready())
+        assert len(lab.store.load().fibs["r"]) == 1
+    eventually(lambda: not lab.controller.not_ready())
+    assert "r" not in lab.store.load().fibs or not lab.store.load().fibs["r"]
+    assert not lab.store.load_sessions()
+
+
+def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    with monkeypatch.context() as full:
+        for method in ("commit_all", "replace_fib"):
+            full.setattr(lab.store, method, broken)
+        with pytest.raises(StoreError):
+            lab.write("r", ("11.0.0.0/8", TO_B))
+        assert len(lab.flow_rules("x")) == 1
+        assert not lab.write("r", replace=True).is_stored
+        assert not lab.flow_rules("x")
+        with pytest.raises(StoreError):  # nothing is added that would be lost
+            lab.write("r", ("11.0.0.0/8", TO_B))
+    eventually(lambda: not lab.controller.durable.owed)
+    lab.write("r", ("11.0.0.0/8", TO_B))
+    lab.check_in_step()
+
+
+def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsctl.durable.PATIENCE_S", 0.3)
+    hold = threading.Event()
+    whole = lab.store.commit_all
+
+    def late(commits: Any) -> int:
+        hold.wait(5)
+        return whole(commits)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(lab.store, "commit_all", late)
+        with pytest.raises(StoreError, match="has not answered"):
+            lab.write("r", ("10.0.0.0/8", TO_B))
+    assert not lab.flow_rules("x")
+    hold.set()  # the store carries the write out after all: it is put right
+    eventually(lambda: not lab.controller.durable.owed)
+    assert not lab.store.load().fibs.get("r")
+
+
+def test_fault_A15_a_silent_switch_keeps_nobody(lab: Lab) -> None:
+    lab.settle()
+    lab.switches["y"].gone = True
+    began = time.monotonic()
+    assert lab.write("s", ("10.0.3.0/24", TO_B)).waiting_for == ("y",)
+    assert time.monotonic() - began < 2.0
+    began = time.monotonic()
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    assert lab.flow_rules("x")
+    lab.switches["y"].gone = False
+    lab.check_in_step()
+    assert lab.flow_rules("y")
+
+
+def test_fault_A2_foreign_changes_are_repaired_and_counted(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    for _ in range(30):  # beyond what is repaired at once, it is repaired later
+        lab.switches["x"].table.rules.clear()
+        lab.switches["x"].drift(True)
+        lab.switches["x"].drift(True)
+    eventually(lambda: lab.flow_rules("x"))
+    lab.check_in_step()
+    repairs = {bridge.name: bridge.repairs for bridge in lab.controller.bridges()}
+    assert repairs["x"] > 10
+    assert not repairs["y"]
+
+
+def inventory(port: str | None) -> Inventory:
+    """One router interface; another guest's port carries its MAC address too."""
+    interface = InterfaceConfig("eth0", "x", port, MAC["r0"], 1500, ())
+    found = Inventory(Config("test", "0" * 64, ("x",), {"r": RouterConfig("r", {"eth0": interface})}, store=":memory:"))
+    found.take_ports("x", {name: Port(name, n, True) for n, name in enumerate(("r0", "evil"), 1)})
+    ports = {("x", name): PortInfo(name, "x", MAC["r0"]) for name in ("r0", "evil")}
+    found.take_ovsdb(OvsdbView(ports, bridges={"x": BridgeInfo("x")}, is_known=True))
+    return found
+
+
+def test_fault_D23_two_ports_with_a_routers_mac_are_both_named() -> None:
+    interface = inventory(None).network({"r": Fib()}).routers["r"].interfaces["eth0"]
+    assert not interface.up
+    assert "ports evil, r0 all have its MAC address" in interface.why_down
+
+
+def test_fault_D23_a_configured_port_is_not_taken_over() -> None:
+    network = inventory("r0").network({"r": Fib()})
+    interface = network.routers["r"].interfaces["eth0"]
+    assert (interface.up, interface.ofport) == (True, 1)
+    assert MAC["r0"] not in network.bridges["x"].pinned  # where it is seen twice, OVSDB's word pins nothing
+
+
+def test_a_port_that_is_barred_is_down(lab: Lab) -> None:
+    lab.settle()
+    barred = Port("s1", 1, True, "sends nothing (no-forward)")
+    ports = [barred if port.name == "s1" else port for port in lab.ports("z")]
+    lab.controller.ports_changed(lab.switches["z"], ports)
+    eventually(lambda: "no-forward" in lab.controller.network.routers["s"].interfaces["eth1"].why_down)
