@@ -140,9 +140,9 @@ class Judge:
         if frame.kind == CHATTER:
             home = BY_MAC.get(frame.eth_src)
             is_at_home = home is not None and home.bridge == here.bridge and not here.vlan
-            return (
-                "" if is_at_home and (frame.vlan is not None) == bool(home and home.vlan) else "a broadcast has left its segment"
-            )
+            is_tagged_rightly = (frame.vlan is not None) == bool(home and home.vlan)
+            also = abs(self._chatter.get((heard.station, heard.raw), 0.0) - heard.when) < CHATTER_S
+            return "" if (is_at_home and is_tagged_rightly) or also else "a broadcast has left its segment"
         sent = self._sent.get(mark_of(heard.raw) or 0)
         if sent is None:
             return self._unmarked(heard)

@@ -101,11 +101,17 @@ def database_stopped(s: Soak) -> Iterator[Pause]:
 
 @action(alone=True, weight=1)
 def database_killed(s: Soak) -> Iterator[Pause]:
-    """ovsdb-server is killed and started again; ports that came and went meanwhile count afterwards."""
-    s.switch.kill(DATABASE)
-    yield Pause(bypassed=True)
-    s.restart_database()
-    yield Pause(extra=9.0, same_rules=True, bypassed=True, ready=True)
+    """ovsdb-server is killed and started again; a port that went meanwhile counts afterwards.
+
+    Without its database ovs-vswitchd serves neither OpenFlow nor, in userspace, packets; it tries again after up to 8 s.
+    """
+    s.excuse(20.0)
+    with s.outages.during("switch"):
+        s.switch.kill(DATABASE)
+        time.sleep(s.rng.choice((0.0, 2.0)))
+        s.restart_database()
+        yield Pause(extra=9.0, packets=False)
+    yield Pause(extra=1.0, same_rules=True, bypassed=True, ready=True)
 
 
 @action(alone=True, weight=1)
