@@ -76,7 +76,8 @@ class Changes:
 
     def write(self, together: Together) -> None:
         """Carry out some writes."""
-        owner, failure = self._owner, None
+        owner = self._owner
+        failure: FsctlError | None = None
         commits = together.commits(owner.runtime.pause)
         if owner.recovery.problem:
             failure = UnavailableError(f"{owner.recovery.problem}; nothing was changed")
@@ -87,15 +88,16 @@ class Changes:
         except FsctlError as e:
             commits = together.keep_withdrawals(e)
             owner.durable.owe(commit.router for commit in commits)
+            failure = e
         self._take(commits)
         together.carried_out()
-        for submitted, counts in together.accepted():
-            submitted.ticket.committed(replace(counts, revision=self.revision))
+        results = [(s, replace(c, revision=self.revision, is_stored=failure is None)) for s, c in together.accepted()]
+        for submitted, result in results:
+            submitted.ticket.committed(result)
         replaced = {c.router: together.replaced[c.router] for c in commits if c.router in together.replaced}
         sent = self._send(lambda: owner.desired.update(replaced)) if replaced else _Sent()
-        for submitted, counts in together.accepted():
-            report = partial(self._report, submitted.write, replace(counts, revision=self.revision))
-            self._answer_later(submitted.ticket, report, sent, together.size)
+        for submitted, result in results:
+            self._answer_later(submitted.ticket, partial(self._report, submitted.write, result), sent, together.size)
 
     def nexthop(self, move: NexthopMove, ticket: Pending) -> None:
         """A neighbour has another MAC."""

@@ -38,7 +38,10 @@ class WriteFailure(TypedDict):
 
 
 class WriteAnswer(TypedDict):
-    """What a write did; `waiting_for` names bridges that get their rules when they connect."""
+    """What a write did.
+
+    `waiting_for` names bridges that have not confirmed; `stored` is false for a withdrawal that is still to be stored.
+    """
 
     revision: int
     added: int
@@ -47,6 +50,7 @@ class WriteAnswer(TypedDict):
     unchanged: int
     failed: list[WriteFailure]
     waiting_for: list[str]
+    stored: bool
 
 
 class Client:

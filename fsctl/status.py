@@ -60,7 +60,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """`waiting_for` names bridges that are not connected: their rules follow when they are."""
+    """`waiting_for` names bridges that have not confirmed: their rules follow.
+
+    `is_stored` is false for a withdrawal that is in force although the store did not take it; it is stored later.
+    """
 
     revision: int
     added: int = 0
@@ -69,6 +72,7 @@ class WriteResult:
     unchanged: int = 0
     failed: tuple[Failure, ...] = ()
     waiting_for: tuple[str, ...] = ()
+    is_stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)

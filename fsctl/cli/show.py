@@ -136,4 +136,6 @@ def written(output: Output, answer: WriteAnswer) -> None:
     for failure in answer["failed"]:
         output.line(f"refused by {failure['bridge']}: {match_text(failure['match'])}: {failure['error']}", "red")
     if answer["waiting_for"]:
-        output.note(f"not connected now: {', '.join(answer['waiting_for'])}; the rules follow when they are")
+        output.note(f"not confirmed yet by: {', '.join(answer['waiting_for'])}; the rules follow when they answer")
+    if not answer["stored"]:
+        output.note("in force, but not stored yet: the store does not work; fsctl tries again every second")

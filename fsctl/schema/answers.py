@@ -42,6 +42,7 @@ def write_result_json(result: WriteResult) -> dict[str, Json]:
         "unchanged": result.unchanged,
         "failed": [_failure_json(f) for f in result.failed],
         "waiting_for": list(result.waiting_for),
+        "stored": result.is_stored,
     }
 
 

@@ -184,7 +184,7 @@ class FakeFsctl:
 
     def _result(self, **counts: int) -> dict[str, Any]:
         none = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
-        return {"revision": self.revision, **none, **counts, "failed": [], "waiting_for": []}
+        return {"revision": self.revision, **none, **counts, "failed": [], "waiting_for": [], "stored": True}
 
 
 def a_router(macs: Mapping[str, str], name: str = "vr1") -> Router:

@@ -20,7 +20,7 @@ def test_put_replaces_and_counts(rest: TestClient, backend: FakeBackend) -> None
     first = rest.simulate_put(FLOWS, json={"flows": [flow(), flow("10.0.3.0/24")]}, headers=VR1)
     assert first.status_code == 200
     assert first.json == {
-        "revision": 1, "added": 2, "changed": 0, "removed": 0, "unchanged": 0, "failed": [], "waiting_for": [],
+        "revision": 1, "added": 2, "changed": 0, "removed": 0, "unchanged": 0, "failed": [], "waiting_for": [], "stored": True,
     }  # fmt: skip
     second = rest.simulate_put(FLOWS, json={"flows": [flow(), flow("fd00::/64")]}, headers=VR1)
     assert (second.json["added"], second.json["removed"], second.json["unchanged"]) == (1, 1, 1)

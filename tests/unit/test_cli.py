@@ -137,7 +137,7 @@ def test_what_a_switch_refused_is_a_failure(backend: FakeBackend, capsys: pytest
     code, out, err = run(capsys, *ADD)
     assert code == 1
     assert "refused by br-a: eth0 10.0.2.0/24: OFPFMFC_TABLE_FULL\n" in out
-    assert err == "fsctl: not connected now: br-c; the rules follow when they are\n"
+    assert err == "fsctl: not confirmed yet by: br-c; the rules follow when they answer\n"
 
 
 def test_hints(backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

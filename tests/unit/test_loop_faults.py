@@ -112,7 +112,7 @@ def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
         with pytest.raises(StoreError):
             lab.write("r", ("11.0.0.0/8", TO_B))
         assert len(lab.flow_rules("x")) == 1
-        lab.write("r", replace=True)
+        assert not lab.write("r", replace=True).is_stored
         assert not lab.flow_rules("x")
         with pytest.raises(StoreError):  # nothing is added that would be lost
             lab.write("r", ("11.0.0.0/8", TO_B))
