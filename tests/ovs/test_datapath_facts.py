@@ -319,6 +319,9 @@ def test_limit_who_gives_a_part_of_the_traffic_to_NORMAL_may_see_it_flooded(pair
     assert arrivals(pair, 1, A, C) == {"2", "3", "LOCAL"}
     assert arrivals(pair, 3, C, A) == {"1"}, "an answer that goes the same way ends it"
     assert arrivals(pair, 1, A, C) == {"3"}
+    pair.ovs.appctl("fdb/flush", "br-a")
+    pair.ovs.ofctl("mod-flows", "br-a", "udp,actions=resubmit(,6),goto_table:5")
+    assert arrivals(pair, 1, A, C) == {"3"}, "the way out"
 
 
 def test_limit_a_static_entry_gives_way_to_where_its_address_was_seen(pair: Pair) -> None:
