@@ -33,6 +33,8 @@ class BridgeState:
         self.bridge = worker.switch.bridge
         self.is_dumped = self.is_tracked = self.is_quarantined = False
         self.has_drifted = False
+        self.has_news = True
+        """Its doors or the rules of others in it have changed since somebody last looked."""
         self.broken = ""
         self.warnings: tuple[str, ...] = ()
         self.policies: tuple[ForeignRule, ...] = ()
@@ -132,7 +134,7 @@ class BridgeState:
         """The switch has confirmed changes, or a comparison as a whole."""
         self.confirmed = max(self.confirmed, report.number)
         if report.dump is not None:
-            self.warnings, self.policies = report.dump.warnings, report.dump.policies
+            self.warnings, self.policies, self.has_news = report.dump.warnings, report.dump.policies, True
             if report.table is not None:
                 self._foreign = report.dump.foreign - report.table.rules.keys() | report.dump.foreign & self.rejected.keys()
         if report.is_first:
@@ -146,6 +148,7 @@ class BridgeState:
             return
         for key, actions, _ in report.changes:
             if _is_door(key):
+                self.has_news = True
                 if actions is None or key in rejected:
                     self.doors.pop(key, None)
                 else:
@@ -161,7 +164,8 @@ class BridgeState:
             self.repairs["comparisons"] += 1
             _LOG.warning("bridge %s: somebody else changed rules; %d repaired", self.bridge, len(report.changes))
         elif self._is_restart:
-            _LOG.info("bridge %s: in sync, %d changes", self.bridge, len(report.changes))
+            rules = len(report.table.rules) if report.table is not None else 0
+            _LOG.info("bridge %s: in sync, %d changes of %d rules", self.bridge, len(report.changes), rules)
         self._is_restart = False
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))

@@ -308,6 +308,9 @@ class Controller:
 
     def _follow_switches(self) -> None:
         for name, here in self.installer.bridges.items():
+            if not here.has_news:
+                continue
+            here.has_news = False
             self.inventory.take_switch(name, SwitchState(here.arrivals, here.delivers, here.policies))
         self.inventory.take_quarantined(self.installer.quarantined())
 

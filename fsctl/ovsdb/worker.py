@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb.connection import Connection, default_remote
@@ -44,10 +45,11 @@ class OvsdbLinks:
         """Bridges that were released and keep rules with fsctl's cookie, because another controller remains there."""
         self._connection = Connection(self.remote, sleep)
         self._sleep = sleep
-        self._stepping = threading.Lock()
+        self._stepping, self._wanting = threading.Lock(), threading.Lock()
         self._wanted = Wanted()
         self._view = OvsdbView()
         self._callbacks: list[Callable[[], None]] = []
+        self._is_told = True
         self._ledger = Ledger()
         self._plan = Plan()
         self._made_of = (Database(), self._wanted)
@@ -68,18 +70,22 @@ class OvsdbLinks:
         Fail mode secure; OpenFlow 1.4 among the protocols; `controller` (like `tcp:127.0.0.1:6653`; None: others set
         it) among the controllers; prefix tracking for fsctl's tables. Bridges that do not exist get it when they do.
         """
-        self._wanted = replace(self._wanted, bridges=frozenset(bridges), controller=controller)
+        self._want(bridges=frozenset(bridges), controller=controller)
 
     def want(self, links: frozenset[Pair]) -> None:
         """These pairs of bridges are to be joined by patch ports; others no more, LINK_LINGER_S later."""
-        self._wanted = replace(self._wanted, links=links)
+        self._want(links=links)
 
     def allow_release(self, *, allowed: bool = True) -> None:
         """Bridges that are not managed any more may lose fsctl's controller, links and settings.
 
         Call it when no rule on the managed bridges needs them.
         """
-        self._wanted = replace(self._wanted, may_release=allowed)
+        self._want(may_release=allowed)
+
+    def _want(self, **changes: Any) -> None:
+        with self._wanting:  # held for a microsecond
+            self._wanted = replace(self._wanted, **changes)
 
     # What is there
 
@@ -124,9 +130,11 @@ class OvsdbLinks:
             changed = self._step(time.monotonic())
         finally:
             self._stepping.release()
-        if changed:
+        self._is_told = self._is_told and not changed
+        if not self._is_told:
             for callback in self._callbacks:
                 callback()
+            self._is_told = True  # else the next step tries again
         return changed
 
     def run(self, stopped: Callable[[], bool]) -> None:

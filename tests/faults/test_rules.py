@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 
 import pytest
@@ -138,14 +137,13 @@ def test_fault_A15_a_withdrawal_is_in_force_as_soon_as_the_switch_answers(host: 
 def test_fault_F2_many_new_ports_stop_nobody(host: Host) -> None:
     host.chain()
     args = []
-    for n in range(100):
+    for n in range(200):
         args += ["--", "add-port", "b0", f"d{n}", "--", "set", "interface", f"d{n}", "type=dummy"]
-    with subprocess.Popen(["ovs-vsctl", f"--db={host.ovs.remote}", *args[1:]]) as adding:
-        for router in ("r1", "r2"):
-            began = time.monotonic()
-            host.client.delete_flows(router)
-            assert time.monotonic() - began < ANSWERED_S
-        adding.wait()
+    host.ovs.vsctl(*args[1:])
+    for router in ("r1", "r2"):
+        began = time.monotonic()
+        assert host.client.delete_flows(router)["waiting_for"] == []
+        assert time.monotonic() - began < ANSWERED_S
     eventually(host.is_ready, ANSWERED_S)
     assert "table=1, priority=10" not in host.rules("b0")
     assert "ttl=" not in host.trace()

@@ -21,6 +21,8 @@ KEPT_S = 15.0
 OVERLAP_S = 2.0
 """A packet may meet the routes of this long ago, or those that came soon after it was sent."""
 SOON_S = 0.5
+CHATTER_S = 3.0
+"""What stations say again and again counts as heard in the routed world when it was so about that time."""
 _BETWEEN_BRIDGES = bytes.fromhex("0180c20000")
 """Destinations of spanning tree and the like (IEEE 802.1D, 7.12.6): said by bridges themselves."""
 BYPASSED, ROUTED = "bypassed", "routed"
@@ -63,6 +65,8 @@ class Judge:
         self._lock = threading.Lock()
         self._queue: deque[Heard] = deque()
         self._sent: dict[int, Sent] = {}
+        self._chatter: dict[tuple[str, bytes], float] = {}
+        """What else is heard in the routed world, and when last."""
         self._marks = 0
         self._eras: list[tuple[float, dict[str, Tables]]] = []
         self._excused: list[Excuse] = []
@@ -81,6 +85,8 @@ class Judge:
         sent = self._sent.get(mark_of(raw) or 0)
         if sent is not None:
             sent.heard[world].append((station, comparable(raw)))
+        elif world == ROUTED:
+            self._chatter[station, raw] = time.monotonic()
         if world == BYPASSED:
             self._queue.append(Heard(time.monotonic(), station, raw))
 
@@ -134,9 +140,9 @@ class Judge:
         if frame.kind == CHATTER:
             home = BY_MAC.get(frame.eth_src)
             is_at_home = home is not None and home.bridge == here.bridge and not here.vlan
-            return (
-                "" if is_at_home and (frame.vlan is not None) == bool(home and home.vlan) else "a broadcast has left its segment"
-            )
+            is_tagged_rightly = (frame.vlan is not None) == bool(home and home.vlan)
+            also = abs(self._chatter.get((heard.station, heard.raw), 0.0) - heard.when) < CHATTER_S
+            return "" if (is_at_home and is_tagged_rightly) or also else "a broadcast has left its segment"
         sent = self._sent.get(mark_of(heard.raw) or 0)
         if sent is None:
             return self._unmarked(heard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ class Switch(Sandbox):
 
     def __init__(self, name: str) -> None:
         self.commands: list[tuple[str, ...]] = []
+        self.killed: set[int] = set()
         super().__init__(inside=("ip", "netns", "exec", name))
 
     def _spawn(self, *command: str) -> None:
@@ -39,7 +39,7 @@ class Switch(Sandbox):
         """Which daemon has ended by itself, with its last words; empty if none has."""
         for which, name in ((DATABASE, "ovsdb-server"), (SWITCH, "ovs-vswitchd")):
             code = self._daemons[which].poll()
-            if code is not None:
+            if code is not None and which not in self.killed:
                 log = self.directory / "vswitchd.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if which == SWITCH else ""
                 return f"{name} ended by itself with {code}: {tail}"
@@ -52,11 +52,13 @@ class Switch(Sandbox):
         self._daemons[which].send_signal(signal.SIGCONT)
 
     def kill(self, which: int) -> None:
+        self.killed.add(which)
         self._daemons[which].kill()
         self._daemons[which].wait()
 
     def start_again(self, which: int) -> None:
         """A daemon that was killed; returns when it answers."""
+        self.killed.discard(which)
         self._daemons[which] = spawn(list(self.commands[which]), self.directory / f"daemon{which}.out", self.env)
         asked = ("ovs-appctl", "--timeout=2", "-t", self._ctl("sw" if which == SWITCH else "db"), "version")
         ends = time.monotonic() + RESTART_TIMEOUT_S
@@ -120,18 +122,9 @@ class Switch(Sandbox):
 
 
 def rss_kib(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
-
-
-def is_stopped(pid: int) -> bool:
+    """A process's memory; 0 if it has ended."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        return False
-    return state in "Tt"
-
-
-def end(pid: int) -> None:
-    """For a clean-up: a stopped process hears no SIGTERM."""
-    os.kill(pid, signal.SIGCONT)
+        return 0
+    return int(next((line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")), "0"))

@@ -142,25 +142,35 @@ def parse(raw: bytes) -> Frame:
     return Frame(raw, vlan, kind, dst)
 
 
+def _at(raw: bytes) -> int:
+    """Where the ethertype stands, behind a tag if there is one."""
+    return 16 if raw[12:14] == b"\x81\x00" else 12
+
+
 def is_icmp(raw: bytes) -> bool:
     """A router's word about a packet, which it quotes."""
-    return (len(raw) > 23 and raw[12:14] == b"\x08\x00" and raw[23] == 1) or (raw[12:14] == b"\x86\xdd" and raw[20] == 58)
+    at = _at(raw)
+    if raw[at : at + 2] == b"\x08\x00":
+        return len(raw) > at + 23 and raw[at + 11] == 1
+    return raw[at : at + 2] == b"\x86\xdd" and raw[at + 8] == 58
 
 
 def is_rationed(raw: bytes) -> bool:
     """An IPv4 router's "no route" or "prohibited" (RFC 792): Linux sends few of these to a sender, which cannot be changed in a
     namespace (net.ipv4.route.error_cost).
     """
-    return len(raw) > 35 and is_icmp(raw) and raw[12] == 0x08 and raw[34] == 3 and raw[35] not in _NEVER_RATIONED
+    at = _at(raw)
+    return is_icmp(raw) and raw[at] == 0x08 and raw[at + 22] == 3 and raw[at + 23] not in _NEVER_RATIONED
 
 
 def comparable(raw: bytes) -> bytes:
     """The frame without what a router draws at random for packets of its own: the identification of ICMP errors."""
     if not is_icmp(raw):
         return raw
-    if raw[12] == 0x08:
-        return raw[:18] + b"\0\0" + raw[20:24] + b"\0\0" + raw[26:]
-    return raw[:14] + b"\x60\0\0\0" + raw[18:]
+    at = _at(raw)
+    if raw[at] == 0x08:
+        return raw[: at + 6] + b"\0\0" + raw[at + 8 : at + 12] + b"\0\0" + raw[at + 14 :]
+    return raw[: at + 2] + b"\x60\0\0\0" + raw[at + 6 :]
 
 
 def renumbered(probe: Probe, mark: int) -> Probe:

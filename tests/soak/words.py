@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from tests.soak.judge import BYPASSED, Sent
+from tests.soak.judge import BYPASSED, ROUTED, Sent
 from tests.soak.plan import BY_MAC, LEASED, ROUTERS
 from tests.soak.walk import walk
 
@@ -66,6 +66,6 @@ def _held(soak: Soak, flow: dict[str, Any], sent: Sent) -> list[str]:
     state = flow["status"]["state"]
     if state == "installed" and saw:
         return [f"{port.station}: {_match(flow)} is installed, and {port.name} saw a packet to {sent.probe.dst}"]
-    if state == "slow_path" and flow["action"] == "forward" and not saw and outcome.receiver is not None:
+    if state == "slow_path" and flow["action"] == "forward" and not saw and port.name in sent.routers[ROUTED]:
         return [f"{port.station}: {_match(flow)} is slow_path ({flow['status']['reason']}), and {port.name} saw nothing"]
     return []

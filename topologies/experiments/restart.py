@@ -12,7 +12,7 @@ from topologies.experiments.rig import Rig
 from topologies.ovs import LabError
 
 ROUTERS = 4
-IN_STEP = re.compile(r"bridge (\S+): in step, (\d+) changes of (\d+) rules")
+IN_STEP = re.compile(r"bridge (\S+): in sync, (\d+) changes of (\d+) rules")
 
 
 def run(settings: Settings, say: Say) -> Report:
