@@ -322,6 +322,8 @@ class Controller:
 
     def _ask_for_links(self) -> None:
         wanted = self.now.layout.joined
+        if self._wanted_links is not None and self.away():
+            wanted |= self._wanted_links  # a bridge that is out of sync may still have rules that lead there
         if self.desired.has_begun and wanted != self._wanted_links:
             self.links.want(wanted)
             self._wanted_links = wanted

@@ -35,7 +35,7 @@ from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs
 
-A, R1, R2, B = 0x0200_0000_0A01, 0x0200_0000_0101, 0x0200_0000_0102, 0x0200_0000_0B01
+A, R1, R2, B, C = 0x0200_0000_0A01, 0x0200_0000_0101, 0x0200_0000_0102, 0x0200_0000_0B01, 0x0200_0000_0C01
 IP = Field("eth_type", 0x0800)
 NORMAL: tuple[Action, ...] = (Normal(),)
 PATCH = 100
@@ -292,3 +292,42 @@ def test_an_unknown_destination_behind_the_chain_is_flooded_there_but_not_back(p
     install_chain(pair)
     pair.send("br-a", 1, A, R1, BEYOND)
     assert pair.sent("br-b") == {"LOCAL": 1, "1": 1, "2": 0, "3": 1, "100": 0}
+
+
+def both_speak(pair: Pair) -> None:
+    """A and C (port 3 of br-a) send each other frames, so that the switch has learned both."""
+    pair.install("br-a", *bridging())
+    for _ in range(2):
+        pair.send("br-a", 1, A, C)
+        pair.send("br-a", 3, C, A)
+
+
+def arrivals(pair: Pair, port: int, src: int, dst: int) -> set[str]:
+    """The ports that a frame leaves by."""
+    before = pair.sent("br-a")
+    pair.send("br-a", port, src, dst)
+    after = pair.sent("br-a")
+    return {name for name in after if after[name] > before[name]}
+
+
+def test_limit_who_gives_a_part_of_the_traffic_to_NORMAL_may_see_it_flooded(pair: Pair) -> None:
+    """docs/limits.md: frames that find their receiver in table 5 do not refresh the bridge's own table."""
+    both_speak(pair)
+    pair.ovs.appctl("fdb/flush", "br-a")  # as if mac-aging-time had gone by
+    assert arrivals(pair, 1, A, C) == {"3"}
+    pair.ovs.ofctl("add-flow", "br-a", "priority=100,udp,actions=NORMAL")
+    assert arrivals(pair, 1, A, C) == {"2", "3", "LOCAL"}
+    assert arrivals(pair, 3, C, A) == {"1"}, "an answer that goes the same way ends it"
+    assert arrivals(pair, 1, A, C) == {"3"}
+    pair.ovs.appctl("fdb/flush", "br-a")
+    pair.ovs.ofctl("mod-flows", "br-a", "udp,actions=resubmit(,6),goto_table:5")
+    assert arrivals(pair, 1, A, C) == {"3"}, "the way out"
+
+
+def test_limit_a_static_entry_gives_way_to_where_its_address_was_seen(pair: Pair) -> None:
+    """docs/limits.md: attached-mac pins an address in table 5, and so does a rule of somebody else."""
+    both_speak(pair)
+    pair.ovs.appctl("fdb/add", "br-a", "br-a-p2", "0", format_mac(A))
+    assert arrivals(pair, 3, C, A) == {"1"}
+    pair.install("br-a", Rule(RuleKey(5, 20, (Field("eth_dst", A),)), (Output(2),)))
+    assert arrivals(pair, 3, C, A) == {"2"}
