@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Jobs
 from fsctl.model import Network, Packet
 from fsctl.recovery import Recovery
+from fsctl.rules import COOKIE
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import (
@@ -73,6 +74,16 @@ class Links(Protocol):
     @property
     def problem(self) -> str:
         """Why the database cannot be used now; empty if it can."""
+        ...
+
+    @property
+    def to_release(self) -> Sequence[str]:
+        """Bridges that are not configured any more and are still set up for fsctl."""
+        ...
+
+    @property
+    def released_with_rules(self) -> Collection[str]:
+        """Bridges that were released and keep fsctl's rules, because another controller is there."""
         ...
 
 
@@ -172,6 +183,17 @@ class Controller:
 
     def bridges(self) -> Sequence[BridgeStatus]:
         return self.views.bridges()
+
+    def notices(self) -> Sequence[str]:
+        links = self.links
+        waiting = [
+            f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
+        ]
+        return waiting + [
+            f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
+            f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
+            for name in sorted(links.released_with_rules)
+        ]
 
     def rules(self) -> Iterable[RuleStatus]:
         return self.views.rules()
