@@ -56,8 +56,8 @@ With half of the network unknown, chains would be withdrawn that are right (a re
 """
 MOST_WRITES, MOST_CHANGES = 64, 100_000
 """What is stored, compiled and sent in one go."""
-TICK_S = 0.25
-"""The loop looks around at least this often: leases, comparisons that are due, writes to be answered."""
+TICK_S = 1.0
+"""The loop looks around at least this often; sooner when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
 STUCK_S = 10.0
 """A loop that has not finished a turn for this long is reported by /healthz."""
@@ -103,7 +103,7 @@ class Controller:
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
-        self.sessions = Sessions(self.durable, runtime.now)
+        self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
         self.changes = Changes(self, stored.revision)
         self._wanted_links: frozenset[frozenset[str]] | None = None
         self._may_release = False
@@ -258,6 +258,8 @@ class Controller:
         due = min(
             self.sessions.next_end(), self.installer.next_due(), self.answers.next_deadline(), self.durable.next_try()
         )
+        if self.is_starting:
+            due = min(due, self.starting_until)
         return max(0.0, min(TICK_S, due - self.runtime.now() + 0.001))
 
     def stop(self) -> None:
