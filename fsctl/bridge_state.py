@@ -14,7 +14,7 @@ from fsctl.status import ForeignRule
 _LOG = logging.getLogger(__name__)
 SILENT_S = 1.0
 """A switch that has not confirmed a change for this long is out of sync, as far as anybody can tell."""
-AUDIT_S = 120.0
+AUDIT_S = 240.0
 """How often a bridge of which nothing is heard is compared as a whole."""
 COST = 20.0
 """Repairs of one bridge take at most 1/COST of the time: after one that took t, the next begins COST * t later."""

@@ -113,6 +113,7 @@ def test_a_refused_way_is_the_slow_path(lab: Lab) -> None:
     lab.write("r", replace=True)
     lab.switches["x"].refuse.add(way)
     lab.write("r", ("10.0.0.0/8", TO_S))
+    lab.settle()
     assert way not in lab.switches["x"].table.rules
     assert [(f.state, f.reason) for f in lab.controller.flows("r")] == [("refused", "OFPFMFC_TABLE_FULL")]
 

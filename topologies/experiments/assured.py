@@ -18,7 +18,7 @@ ROUTERS = 9
 RULES = 40_000
 SEED = 20261126
 IDLE_S = 240.0
-"""Long enough for two full comparisons of every bridge."""
+"""Long enough for a full comparison of every bridge."""
 REPAIR_TIMEOUT_S = 30.0
 PAUSE_S = 1.0
 """Between two repairs: somebody who keeps changing rules is held off on purpose."""
