@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +32,9 @@ STATED_S = 1.0
 GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
 ARRIVAL_S = 1.5
+LEARNED_S = 1.3
 NOBODYS_VLAN = 4095
-"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port."""
+"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 MAX_GROWTH_KIB = 128 * 1024
 
 
@@ -42,7 +44,7 @@ class Pause:
 
     `same_rules`: the switch holds the rules of before. `bypassed`: no router sees a plain packet that it has delegated;
     `left`: these routers see all of theirs. `ready`: the controller says so. `packets`: both worlds deliver the same.
-    `controller`: it is there to be asked.
+    `controller`: it is there to be asked. `installed`: nothing but delegations decides what is bypassed.
     """
 
     extra: float = 0.0
@@ -52,13 +54,14 @@ class Pause:
     packets: bool = True
     left: frozenset[str] = frozenset()
     controller: bool = True
+    installed: bool = True
 
     def along(self, other: Pause) -> Pause:
         """What may be expected of both at once."""
         return Pause(
             max(self.extra, other.extra), self.same_rules and other.same_rules, self.bypassed and other.bypassed,
             self.ready and other.ready, self.packets and other.packets, self.left | other.left,
-            self.controller and other.controller,
+            self.controller and other.controller, self.installed and other.installed,
         )  # fmt: skip
 
 
@@ -211,7 +214,7 @@ class Soak:
 
     def packets(self, pause: Pause) -> list[str]:
         """Probes in both worlds, and what REST says of the flows that they belong to."""
-        time.sleep(CHATTER_EVERY_S + 0.1)  # the bridges know everybody again
+        self._let_learn()
         sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
         also = [s for s in sents if s.probe.vlan != NOBODYS_VLAN]
         wait_until(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
@@ -219,7 +222,11 @@ class Soak:
         self.compared += len(sents)
         found = [problem for sent in sents for problem in self._compare(sent, pause)]
         found += [problem for sent in sents for problem in self._seen(sent, pause)]
-        return found[:12] + (words.flows(self, sents)[:6] if pause.controller else [])
+        return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
+
+    def _let_learn(self) -> None:
+        """Wait until the bridges know everybody: stations speak often, but what is cached teaches a bridge twice a second only."""
+        time.sleep(max(CHATTER_EVERY_S + 0.1, self.judge.last_excuse + LEARNED_S - time.monotonic()))
 
     def _send(self, probe: Probe) -> Sent:
         sent = self.judge.sent(probe)
@@ -231,10 +238,9 @@ class Soak:
     def _compare(self, sent: Sent, pause: Pause) -> list[str]:
         outcome = walk(self.tables, sent.probe)
         bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
-        if sent.probe.vlan == NOBODYS_VLAN:
-            routed.clear()
+        lost = Counter[tuple[str, bytes]]() if sent.probe.vlan == NOBODYS_VLAN else routed - bypassed
         found = []
-        for what, frames in (("lost", routed - bypassed), ("too much", bypassed - routed)):
+        for what, frames in (("lost", lost), ("too much", bypassed - routed)):
             found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
         is_known = pause.bypassed and outcome.receiver is not None
         if is_known and (outcome.receiver, outcome.frames[-1][1]) not in routed:

@@ -112,6 +112,11 @@ class Judge:
         self._excused.append(Excuse(bridges, eth_dst, now - 0.1, now + seconds))
         return self._excused[-1]
 
+    @property
+    def last_excuse(self) -> float:
+        """When a bridge has forgotten something last."""
+        return max((e.begins for e in self._excused), default=0.0)
+
     # --- judgement ----------------------------------------------------------------------------------------
 
     def leaks(self) -> list[str]:

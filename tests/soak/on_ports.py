@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ from topologies.processes import LabError
 
 ROUTER_PORTS = tuple(p for r in ROUTERS.values() for p in r.ports)
 HUNDRED = 100
+ANSWERED_S = 2.0
 
 
 @action()
@@ -52,12 +54,20 @@ def ports_by_the_hundred(s: Soak) -> Iterator[Pause]:
     names = [f"soak{n}" for n in range(HUNDRED)]
     adding = [w for n in names for w in ("--", "add-port", bridge, n, "--", "set", "interface", n, "type=internal")]
     try:
-        s.switch.ctl(*adding[1:])
-        s.delegate(s.rng.choice(("r1", "r2", "r3")))
+        with s.outages.during("switch"):  # ovs-vswitchd itself does nothing else until it has made them
+            s.switch.ctl(*adding[1:])
+        begins = time.monotonic()
+        with s.client(router := s.rng.choice(("r1", "r2", "r3"))) as client:
+            client.delete_flows(router)
+        took = time.monotonic() - begins
+        assert took < ANSWERED_S, f"with {HUNDRED} new ports a write was answered after {took:.1f} s"
+        yield Pause(left=frozenset((router,)), ready=True)
+        s.delegate(router)
         yield WELL
     finally:
         removing = [w for n in names for w in ("--", "--if-exists", "del-port", bridge, n)]
-        s.switch.ctl(*removing[1:])
+        with s.outages.during("switch"):
+            s.switch.ctl(*removing[1:])
 
 
 @action()
@@ -130,7 +140,7 @@ def _set_for_a_while(s: Soak, *settings: tuple[str, str, str]) -> Iterator[Pause
     try:
         for port, column, value in settings:
             s.both("set", "port", port, f"{column}={value}")
-        yield Pause()
+        yield Pause(installed=False)  # senders at these ports are left to the routers
     finally:
         s.excuse(4.0)
         for port, column, _ in settings:

@@ -71,7 +71,7 @@ def mod_flows(s: Soak) -> Iterator[Pause]:
 def foreign(s: Soak) -> Iterator[Pause]:
     """Somebody else's rules that concern nobody come and go, a hundred at a time: they are left alone."""
     bridge = s.rng.choice(MANAGED)
-    rules = [f"cookie=0x77,priority=100,udp,nw_dst=203.0.113.{n},actions=drop" for n in range(100)]
+    rules = [f"cookie=0x77,priority=100,arp,arp_tpa=203.0.113.{n},actions=drop" for n in range(100)]
     s.switch.run("ovs-ofctl", "-O", "OpenFlow14", "add-flows", f"unix:{s.switch.management(bridge)}", _file(s, rules))
     yield Pause(same_rules=True, ready=True)
     left = s.switch.ofctl("dump-flows", bridge, "cookie=0x77/-1").count("cookie=0x77")
@@ -104,7 +104,9 @@ def foreign_normal(s: Soak) -> Iterator[Pause]:
     bridge = s.rng.choice(MANAGED)
     try:
         s.switch.ofctl("add-flow", bridge, "cookie=0x99,priority=30000,actions=NORMAL")
-        yield Pause()
+        yield Pause(installed=False)
+        (said,) = (b for b in s.control.client.bridges() if b["name"] == bridge)
+        assert any("30000" in w or "0x99" in w for w in said["warnings"]), f"no warning of the rule before all of fsctl's: {said}"
     finally:
         _quietly(s.switch.ofctl, "del-flows", bridge, "cookie=0x99/-1")
 

@@ -20,8 +20,8 @@ def bridges(said: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def flows(soak: Soak, sents: list[Sent]) -> list[str]:
-    """`installed`: its packets do not come to the router; anything else has a reason."""
+def flows(soak: Soak, sents: list[Sent], is_decisive: bool) -> list[str]:
+    """`installed`: its packets do not come to the router, if that `is_decisive`; anything else has a reason."""
     found = []
     for router in ROUTERS:
         if router == LEASED or router not in soak.control.config["routers"]:
@@ -31,7 +31,7 @@ def flows(soak: Soak, sents: list[Sent]) -> list[str]:
         for sent in sents:
             flow = _flow_of(router, said, sent)
             if flow is not None:
-                found += _held(soak, flow, sent)
+                found += _held(soak, flow, sent, is_decisive)
     return found
 
 
@@ -56,7 +56,7 @@ def _flow_of(router: str, said: list[dict[str, Any]], sent: Sent) -> dict[str, A
     return max(covering, key=lambda f: ipaddress.ip_network(f["match"][key]).prefixlen, default=None)
 
 
-def _held(soak: Soak, flow: dict[str, Any], sent: Sent) -> list[str]:
+def _held(soak: Soak, flow: dict[str, Any], sent: Sent, is_decisive: bool) -> list[str]:
     port = BY_MAC[sent.probe.eth_dst]
     outcome = walk(soak.tables, sent.probe)
     is_own = sent.probe.dst in soak.tables[port.station].own or sent.probe.src in soak.tables[port.station].own
@@ -64,7 +64,7 @@ def _held(soak: Soak, flow: dict[str, Any], sent: Sent) -> list[str]:
         return []  # the router's own addresses, or a word of a router: not decided by the flow alone
     saw = port.name in sent.routers[BYPASSED]
     state = flow["status"]["state"]
-    if state == "installed" and saw:
+    if state == "installed" and saw and is_decisive:
         return [f"{port.station}: {_match(flow)} is installed, and {port.name} saw a packet to {sent.probe.dst}"]
     if state == "slow_path" and flow["action"] == "forward" and not saw and port.name in sent.routers[ROUTED]:
         return [f"{port.station}: {_match(flow)} is slow_path ({flow['status']['reason']}), and {port.name} saw nothing"]
