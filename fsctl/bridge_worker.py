@@ -24,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 MAX_BACKLOG = 200_000
 """Changes that may wait for a slow switch; beyond, they are thrown away and the switch is compared as a whole later."""
 PROBE_PAUSE_S = 1.0
+IDLE_S = 30.0
+"""How often a worker without work looks whether its connection is still there."""
 
 
 class Filling(Protocol):
@@ -185,7 +187,7 @@ class BridgeWorker:
             if self._is_lost:
                 self._come_back()
             if not self._queue:
-                self._awake.wait(PROBE_PAUSE_S)
+                self._awake.wait(IDLE_S)
                 self._awake.clear()
                 continue
             self._attempt(self._next)

@@ -149,6 +149,10 @@ class Client:
     def bridges(self) -> list[Json]:
         return list(self._get("/v1/bridges")["bridges"])
 
+    def notices(self) -> list[str]:
+        """What an operator has to know that is about no configured bridge."""
+        return list(self._get("/v1/bridges")["notices"])
+
     def rules(self, bridge: str | None = None) -> list[Json]:
         """The installed rules of the flow switch, all or one bridge's."""
         return list(self._get("/v1/rules", {} if bridge is None else {"bridge": bridge})["rules"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Jobs
 from fsctl.model import Network, Packet
 from fsctl.recovery import Recovery
+from fsctl.rules import COOKIE
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import (
@@ -55,8 +56,8 @@ With half of the network unknown, chains would be withdrawn that are right (a re
 """
 MOST_WRITES, MOST_CHANGES = 64, 100_000
 """What is stored, compiled and sent in one go."""
-TICK_S = 0.25
-"""The loop looks around at least this often: leases, comparisons that are due, writes to be answered."""
+TICK_S = 1.0
+"""The loop looks around at least this often; sooner when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
 STUCK_S = 10.0
 """A loop that has not finished a turn for this long is reported by /healthz."""
@@ -73,6 +74,16 @@ class Links(Protocol):
     @property
     def problem(self) -> str:
         """Why the database cannot be used now; empty if it can."""
+        ...
+
+    @property
+    def to_release(self) -> Sequence[str]:
+        """Bridges that are not configured any more and are still set up for fsctl."""
+        ...
+
+    @property
+    def released_with_rules(self) -> Collection[str]:
+        """Bridges that were released and keep fsctl's rules, because another controller is there."""
         ...
 
 
@@ -92,7 +103,7 @@ class Controller:
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
-        self.sessions = Sessions(self.durable, runtime.now)
+        self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
         self.changes = Changes(self, stored.revision)
         self._wanted_links: frozenset[frozenset[str]] | None = None
         self._may_release = False
@@ -173,6 +184,17 @@ class Controller:
     def bridges(self) -> Sequence[BridgeStatus]:
         return self.views.bridges()
 
+    def notices(self) -> Sequence[str]:
+        links = self.links
+        waiting = [
+            f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
+        ]
+        return waiting + [
+            f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
+            f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
+            for name in sorted(links.released_with_rules)
+        ]
+
     def rules(self) -> Iterable[RuleStatus]:
         return self.views.rules()
 
@@ -236,6 +258,8 @@ class Controller:
         due = min(
             self.sessions.next_end(), self.installer.next_due(), self.answers.next_deadline(), self.durable.next_try()
         )
+        if self.is_starting:
+            due = min(due, self.starting_until)
         return max(0.0, min(TICK_S, due - self.runtime.now() + 0.001))
 
     def stop(self) -> None:
@@ -322,6 +346,8 @@ class Controller:
 
     def _ask_for_links(self) -> None:
         wanted = self.now.layout.joined
+        if self._wanted_links is not None and self.away():
+            wanted |= self._wanted_links  # a bridge that is out of sync may still have rules that lead there
         if self.desired.has_begun and wanted != self._wanted_links:
             self.links.want(wanted)
             self._wanted_links = wanted

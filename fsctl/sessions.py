@@ -30,8 +30,9 @@ class SessionStore(Protocol):
 class Sessions:
     """The sessions of all routers, at most one each."""
 
-    def __init__(self, store: SessionStore, now: Callable[[], float]) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: SessionStore, now: Callable[[], float], wake: Callable[[], None] = lambda: None) -> None:
+        """`wake` is called when a session may end sooner than `next_end` said before."""
+        self._store, self._now, self._wake = store, now, wake
         self._sessions = {
             router: Session(router, s.id, s.lease_s, s.grace_s, now()) for router, s in store.load_sessions().items()
         }
@@ -51,6 +52,7 @@ class Sessions:
         # In memory first: others run while the store works, and must find the router taken.
         self._sessions[request.router] = session
         if before is None or not is_ours or (before.lease_s, before.grace_s) != (session.lease_s, session.grace_s):
+            self._wake()
             self._store_or_undo(session, before)
         return self._sessions.get(request.router, session)
 

@@ -95,14 +95,15 @@ def _status(args: argparse.Namespace, environment: Mapping[str, str], output: Ou
         reasons = client.not_ready()
         routers = client.routers()
         try:
-            bridges = client.bridges()
+            bridges, notices = client.bridges(), client.notices()
             orphans = client.orphans(with_flows=False)
         except ForbiddenError:
-            bridges, orphans = None, []  # a router's token: it sees itself
+            bridges, notices, orphans = None, [], []  # a router's token: it sees itself
     if output.as_json:
-        output.json({"ready": not reasons, "reasons": reasons, "routers": routers, "bridges": bridges, "orphans": orphans})
+        state = {"ready": not reasons, "reasons": reasons, "notices": notices}
+        output.json(state | {"routers": routers, "bridges": bridges, "orphans": orphans})
     else:
-        show.status(output, reasons, routers, bridges)
+        show.status(output, [f"not ready: {reason}" for reason in reasons], notices, routers, bridges)
         show.orphans_line(output, orphans)
     return 0
 

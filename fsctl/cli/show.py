@@ -12,12 +12,18 @@ from fsctl.client import WriteAnswer
 Json = Mapping[str, Any]
 
 
-def status(output: Output, reasons: Sequence[str], routers: Sequence[Json], bridges: Sequence[Json] | None) -> None:
+def status(
+    output: Output,
+    problems: Sequence[str],
+    notices: Sequence[str],
+    routers: Sequence[Json],
+    bridges: Sequence[Json] | None,
+) -> None:
     """Readiness, then bridges and routers."""
-    if not reasons:
+    if not problems:
         output.line("ready: every bridge is connected and in step", "green")
-    for reason in reasons:
-        output.line(f"not ready: {reason}", "yellow")
+    for line in (*problems, *notices):
+        output.line(line, "yellow")
     if bridges is not None:
         output.line("")
         _bridges(output, bridges)

@@ -165,7 +165,8 @@ class Bridges(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         parameters(req, {})
-        _send(resp, {"bridges": [bridge_json(b) for b in self.backend.bridges()]})
+        notices: list[Json] = list(self.backend.notices())
+        _send(resp, {"bridges": [bridge_json(b) for b in self.backend.bridges()], "notices": notices})
 
 
 class Rules(Resource):

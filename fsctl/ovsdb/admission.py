@@ -2,7 +2,7 @@
 
 How late that is: Open vSwitch writes `Port:status`, `Port:rstp_status`, `Port:bond_active_slave` and
 `Interface:mac_in_use` when a state changes, at most every 100 ms (no timer of 5 s is involved; that is for counters).
-fsctl reads them in its next step, at most 50 ms later.
+fsctl reads them in its next step, at most 100 ms later.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from fsctl.status import OvsdbView
 _LOG = logging.getLogger(__name__)
 STEP_S, BUSY_STEP_S = 0.05, 0.01
 """Between two steps of `run`; the shorter while a transaction is under way."""
+QUIET_S = 2.0
+"""After so long without a change the database is looked at every other time only."""
 TURN_S = 0.002
 MISTAKE_PAUSE_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 1.0
@@ -54,7 +56,7 @@ class OvsdbLinks:
         self._plan = Plan()
         self._made_of = (Database(), self._wanted)
         """What the plan and the view were made of; nothing is compared again while it is the same."""
-        self._plan_again_at = 0.0
+        self._plan_again_at = self._compared_at = 0.0
         self._last_controller: str | None = None
         self._unwanted_since: dict[Pair, float] = {}
         self._sent: list[Change] = []
@@ -147,7 +149,13 @@ class OvsdbLinks:
                 self._connection.reopen()
                 self._plan_again_at, self._sent = 0.0, []
                 self._sleep(MISTAKE_PAUSE_S)
-            self._sleep(BUSY_STEP_S if self._sent else STEP_S)
+            self._rest()
+
+    def _rest(self) -> None:
+        self._sleep(BUSY_STEP_S if self._sent else STEP_S)
+        is_quiet = time.monotonic() - self._compared_at > QUIET_S and not self._plan.changes
+        if is_quiet and self._wanted is self._made_of[1]:
+            self._sleep(STEP_S)
 
     def wait_ready(self, timeout_s: float = 5.0) -> None:
         """Until the database's contents are known; raises UnavailableError after `timeout_s` seconds."""
@@ -184,6 +192,7 @@ class OvsdbLinks:
     def _compare(self, now: float) -> bool:
         """Plan and view anew; true if the view has changed."""
         database, wanted = self._made_of
+        self._compared_at = now
         if wanted.controller != self._last_controller:
             self._last_controller = wanted.controller
             self._ledger.forget(lambda _key: False)

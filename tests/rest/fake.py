@@ -222,6 +222,9 @@ class FakeBackend:
         reason = f"{format_mac(final.eth_dst)} is no router's on br-c"
         return WalkReport(hops, "bridged", reason, final, next(self.rules()))
 
+    def notices(self) -> list[str]:
+        return []
+
     def unhealthy(self) -> str:
         return ""
 

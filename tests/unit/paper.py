@@ -95,6 +95,8 @@ class PaperLinks:
         self.asked: list[frozenset[str]] = []
         self.on_link = lambda: None
         self.released = False
+        self.to_release: tuple[str, ...] = ()
+        self.released_with_rules: frozenset[str] = frozenset()
         self.problem = ""
 
     def want(self, links: frozenset[frozenset[str]]) -> None:
