@@ -305,7 +305,8 @@ class Network:
             places = [sets[i.bridge] for i in router.interfaces.values()]
             union = set().union(*places)
             sets.update(dict.fromkeys(union, union))
-        return {name: frozenset(joined) for name, joined in sets.items()}
+        frozen = {id(joined): frozenset(joined) for joined in sets.values()}
+        return {name: frozen[id(joined)] for name, joined in sets.items()}
 
     @cached_property
     def own_sources(self) -> Mapping[str, frozenset[int]]:
@@ -314,12 +315,12 @@ class Network:
         A router drops what it is to forward from an address of its own (RFC 1812, 5.3.7: martian). Of IPv6 no
         router does.
         """
-        homes: dict[str, set[int]] = {name: set() for name in self.bridges}
+        of_joined: dict[frozenset[str], set[int]] = {joined: set() for joined in self.joined.values()}
         for name, router in self.routers.items():
             own = {value for version, value in self.own_addresses[name] if version == IPV4}
-            for bridge in {b for i in router.interfaces.values() for b in self.joined[i.bridge]}:
-                homes[bridge] |= own
-        return {name: frozenset(own) for name, own in homes.items()}
+            for interface in router.interfaces.values():
+                of_joined[self.joined[interface.bridge]] |= own
+        return {name: frozenset(of_joined[joined]) for name, joined in self.joined.items()}
 
 
 @dataclass(frozen=True, slots=True)

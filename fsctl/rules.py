@@ -15,7 +15,7 @@ GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN = range(7)
 COOKIE = 0x6673_6374_6C00_0000
 """Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""
 LEARNED_COOKIE = 0x6673_6374_6C80_0000
-"""Marks what the switch learns itself, by `Learn`; the low 16 bits are the port that the sender was seen at."""
+"""Marks what the switch learns itself, by `Learn`; see `Learn.cookie`."""
 COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
 """Tells COOKIE and LEARNED_COOKIE apart, and both from what others write."""
 LEARNED = 10
@@ -73,6 +73,15 @@ class Learn:
     port: int
     age_s: int
     limit: int
+
+    @property
+    def cookie(self) -> int:
+        """Of the rules that it adds: the port in the low 16 bits, above them what tells one age from another.
+
+        A rule keeps its timeout when it is refreshed. So with another age the cookie changes, and Open vSwitch deletes
+        what was learned with the old one.
+        """
+        return LEARNED_COOKIE | self.age_s % 128 << 16 | self.port & 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
 from fsctl.rules import (
     LEARNED,
-    LEARNED_COOKIE,
     SENDERS,
     Action,
     CheckLarger,
@@ -78,8 +77,7 @@ _LEARN_SPECS = (
 
 
 def _learn(action: Learn) -> bytes:
-    cookie = LEARNED_COOKIE | action.port & 0xFFFF
-    head = _LEARN2.pack(0, action.age_s, LEARNED, cookie, c.NX_LEARN_DELETE_LEARNED, SENDERS, 0, 0, action.limit, 0, 0)
+    head = _LEARN2.pack(0, action.age_s, LEARNED, action.cookie, c.NX_LEARN_DELETE_LEARNED, SENDERS, 0, 0, action.limit, 0, 0)
     return _nicira(c.NX_LEARN2, head + _LEARN_SPECS)
 
 

@@ -10,7 +10,6 @@ from fsctl.openflow.actions import Opaque
 from fsctl.rules import (
     COOKIE,
     LEARNED,
-    LEARNED_COOKIE,
     SENDERS,
     Action,
     CheckLarger,
@@ -89,7 +88,7 @@ def _set_field_text(action: SetField) -> str:
 
 def _learn_text(action: Learn) -> str:
     return (f"learn(table={SENDERS},hard_timeout={action.age_s},priority={LEARNED},delete_learned,limit={action.limit},"
-            f"cookie={LEARNED_COOKIE | action.port & 0xFFFF:#x},"
+            f"cookie={action.cookie:#x},"
             "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])")  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from odd_frames import OddFrames, marker
-from packets import Listener, RawListener, send_frames, send_udp
+from packets import PORT, Listener, RawListener, send_frames, send_udp
 
 from fsctl.rules import COOKIE_MASK, LEARNED_COOKIE
 from topologies.lab import Lab
@@ -79,7 +80,13 @@ def test_fault_A16_a_host_that_never_sends_is_found_where_ovsdb_knows_its_port(l
     try:
         lab.ovs.ofctl("del-flows", bridge, f"cookie={LEARNED_COOKIE:#x}/{COOKIE_MASK:#x},table=5")
         lab.ovs.appctl("fdb/flush", bridge)
-        with Listener(lab["d"]) as at_d, Listener(lab["b"]) as at_b:
+        # A socket that takes the packets: an answer that nobody listens would be a frame of B's.
+        with (
+            Listener(lab["d"]) as at_d,
+            Listener(lab["b"]) as at_b,
+            lab["b"].open_socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+        ):
+            sink.bind((lab.address("b"), PORT))
             for _ in range(10):
                 send_udp(lab["a"], lab.address("b"), b"one way")
             assert len([f for f in at_b.frames() if f.payload.endswith(b"one way")]) == 10

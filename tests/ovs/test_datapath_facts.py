@@ -243,6 +243,19 @@ def test_what_was_learned_at_a_port_goes_with_its_rule_and_stays_when_that_chang
     assert pair.learned("br-a") == {format_mac(B): "3"}
 
 
+def test_with_another_age_everything_is_learned_anew(pair: Pair) -> None:
+    """A refreshed rule keeps its old timeout."""
+    pair.install("br-a", *bridging(age_s=60))
+    pair.send("br-a", 1, A, R1)
+    with Wire(pair.ovs.management("br-a")) as wire:
+        for rule in bridging(age_s=15):
+            wire.send(flow_mod(RuleChange(rule.key, rule.actions, False), next(wire.xids)))
+        assert wire.errors() == {}
+    assert pair.learned("br-a") == {}
+    pair.send("br-a", 1, A, R1)
+    assert "hard_timeout=15" in pair.ovs.ofctl("dump-flows", "br-a", f"table=5,dl_dst={format_mac(A)}")
+
+
 def test_what_was_learned_is_not_dumped_with_fsctls_rules(pair: Pair) -> None:
     pair.install("br-a", *bridging())
     pair.send("br-a", 1, A, R1)
