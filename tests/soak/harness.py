@@ -225,7 +225,7 @@ class Soak:
         return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
 
     def _let_learn(self) -> None:
-        """Wait until the bridges know everybody: stations speak often, but what is cached teaches a bridge twice a second only."""
+        """Wait until the bridges know everybody: what is cached teaches a bridge twice a second only."""
         time.sleep(max(CHATTER_EVERY_S + 0.1, self.judge.last_excuse + LEARNED_S - time.monotonic()))
 
     def _send(self, probe: Probe) -> Sent:
