@@ -167,6 +167,8 @@ class BridgeState:
             rules = len(report.table.rules) if report.table is not None else 0
             _LOG.info("bridge %s: in sync, %d changes of %d rules", self.bridge, len(report.changes), rules)
         self._is_restart = False
+        if report.number < self._sync:
+            return  # a later comparison is under way, and will tell
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))
         if self._sync_at == float("inf"):
