@@ -127,8 +127,9 @@ class BridgeState:
         self._sync_at = min(self._sync_at, now if is_free else max(now + 1.0, self._pause_until))
 
     def sync_at(self) -> float:
-        """When it is to be compared as a whole."""
-        return self._sync_at if self.is_dumped else float("inf")
+        """When it is to be compared as a whole; one comparison ends before the next begins."""
+        is_under_way = self.is_tracked and self.confirmed < self._sync
+        return self._sync_at if self.is_dumped and not is_under_way else float("inf")
 
     def confirm(self, report: Report, now: float) -> None:
         """The switch has confirmed changes, or a comparison as a whole."""
