@@ -93,14 +93,14 @@ class Inventory:
         own = [i for r in self.config.routers.values() for i in r.interfaces.values() if i.bridge == name]
         mtus = [info.mtu for info in infos] + [i.mtu for i in own]
         bridge = self.ovsdb.bridges.get(name, BridgeInfo(name))
-        state = self.switches.get(name, SwitchState())
+        state, most = self.switches.get(name, SwitchState()), min(MOST_SENDERS, bridge.mac_table_size)
         return Bridge(
             name,
             dict(sorted(links.items())),
             max(mtus, default=1500),
             {ports[port].ofport: info.exempt for port, info in sorted(present.items()) if info.exempt},
             {
-                ports[port].ofport: GUEST_SENDERS if info.attached_mac or info.iface_id else min(MOST_SENDERS, bridge.mac_table_size)
+                ports[port].ofport: GUEST_SENDERS if info.attached_mac or info.iface_id else most
                 for port, info in sorted(present.items())
                 if not info.exempt
             },

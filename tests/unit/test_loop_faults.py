@@ -128,6 +128,17 @@ def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
     lab.check_in_step()
 
 
+def test_a_store_that_works_again_is_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        for method in ("commit_all", "check"):
+            full.setattr(lab.store, method, broken)
+        with pytest.raises(StoreError):
+            lab.write("r", ("11.0.0.0/8", TO_B))
+        time.sleep(1.2)
+        assert any("full" in reason for reason in lab.controller.not_ready())
+    eventually(lambda: not lab.controller.not_ready())
+
+
 def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsctl.durable.PATIENCE_S", 0.3)
     hold = threading.Event()
@@ -141,6 +152,10 @@ def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPat
         slow.setattr(lab.store, "commit_all", late)
         with pytest.raises(StoreError, match="has not answered"):
             lab.write("r", ("10.0.0.0/8", TO_B))
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="does not answer"):  # nobody waits behind it
+            lab.write("s", ("10.0.0.0/8", TO_B))
+        assert time.monotonic() - began < 0.2
     assert not lab.flow_rules("x")
     hold.set()  # the store carries the write out after all: it is put right
     eventually(lambda: not lab.controller.durable.owed)
