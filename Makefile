@@ -5,12 +5,13 @@ CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/rest tests/contract t
 ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/agent tests/mininet tests/soak)
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-python root lint check test demo demo-agent bench clean
+.PHONY: help setup setup-python root lint check test soak demo demo-agent bench clean
 
 help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
 	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (2 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
+	@echo 'sudo make soak    20 minutes of an adversary at random, real packets (FSCTL_SOAK_SECONDS, FSCTL_SOAK_SEED, FSCTL_SOAK_ONLY)'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
 	@echo 'sudo make bench   collapse, rules per second, changes, restart, packet rates; beside ovs-ofctl, OVN, rest_router, Faucet'
 	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
@@ -35,6 +36,9 @@ check: setup-python lint
 
 test: root setup lint
 	@$(PYTHON) -m pytest $(CHECK_TESTS) $(ROOT_TESTS) $(PYTEST_ARGS)
+
+soak: root setup
+	@FSCTL_SOAK_SECONDS=$${FSCTL_SOAK_SECONDS:-1200} $(PYTHON) -m pytest -s tests/soak $(PYTEST_ARGS)
 
 demo: root setup
 	@$(PYTHON) -m topologies.demo
