@@ -178,7 +178,8 @@ class Soak:
             return [died]
         stated = pause.extra + STATED_S
         late = self._settled(pause, begins + stated + GRACE_S)
-        self.repairs.append(time.monotonic() - begins)
+        if pause.same_rules and not pause.extra:
+            self.repairs.append(time.monotonic() - begins)
         rest = begins + stated - time.monotonic()
         if rest > 0 and not (pause.same_rules and pause.ready):
             time.sleep(rest)
@@ -225,7 +226,7 @@ class Soak:
         return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
 
     def _let_learn(self) -> None:
-        """Wait until the bridges know everybody: what is cached teaches a bridge twice a second only."""
+        """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""
         time.sleep(max(CHATTER_EVERY_S + 0.1, self.judge.last_excuse + LEARNED_S - time.monotonic()))
 
     def _send(self, probe: Probe) -> Sent:
