@@ -203,3 +203,20 @@ def test_a_port_that_is_barred_is_down(lab: Lab) -> None:
     ports = [barred if port.name == "s1" else port for port in lab.ports("z")]
     lab.controller.ports_changed(lab.switches["z"], ports)
     eventually(lambda: "no-forward" in lab.controller.network.routers["s"].interfaces["eth1"].why_down)
+
+
+def test_a_silent_switch_is_named_although_writes_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write waits for its own bundle; that a later one was sent a moment ago says nothing."""
+    lab.settle()
+    hold, whole = threading.Event(), lab.switches["x"].apply
+    monkeypatch.setattr(lab.switches["x"], "apply", lambda update: (hold.wait(10), whole(update))[1])
+    tickets = []
+    for n in range(12):
+        change = change_of(Match("eth0", Prefix.parse(f"10.{n}.0.0/16")), TO_B)
+        tickets.append(lab.controller.write(Write("r", [change])))
+        time.sleep(0.2)
+    try:
+        assert tickets[0].wait(1).waiting_for == ("x",)
+        assert lab.controller.not_ready()
+    finally:
+        hold.set()
