@@ -173,6 +173,8 @@ class BridgeState:
             return  # a later comparison is under way, and will tell
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))
+        if not self.is_tracked:
+            self._sync_at = now  # it was lost as this began: what was to be sent since then was not
         if self._sync_at == float("inf"):
             self._sync_at = now + (RETRY_S if report.rejections else max(AUDIT_S, 200 * took))
 

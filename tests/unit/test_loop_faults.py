@@ -220,3 +220,20 @@ def test_a_silent_switch_is_named_although_writes_go_on(lab: Lab, monkeypatch: p
         assert lab.controller.not_ready()
     finally:
         hold.set()
+
+
+def test_an_error_that_is_heard_of_after_the_comparison_has_begun(lab: Lab) -> None:
+    """The loop asks for a comparison before it has heard of the error; the worker then never says that it is back."""
+    lab.settle()
+    gate, worker = threading.Event(), lab.controller.installer.bridges["x"].worker
+    lab.controller._jobs.add(lambda: gate.wait(5) and None)
+
+    def fails() -> None:
+        raise UnavailableError("no answer in time")
+
+    lab.switches["x"].drift(True)
+    worker._attempt(fails)
+    gate.set()
+    eventually(lambda: not lab.controller.not_ready())
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()
