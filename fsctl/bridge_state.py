@@ -58,14 +58,14 @@ class BridgeState:
 
     def trouble(self, now: float) -> str:
         """Why it is not in sync; empty if what is in the switch is what is wanted."""
-        late = now - self.worker.sent_at
+        late = now - self.worker.waits_since
         if not self.is_tracked:
             return self.broken or "not compared yet"
         if self.has_drifted:
             return "somebody else has changed fsctl's rules; they are being repaired"
         if self.confirmed < self._sync:
             return self.broken or "being compared with what is wanted"
-        if self.confirmed < self.worker.sent and late > SILENT_S:
+        if late > SILENT_S:
             return f"the switch has not confirmed for {late:.0f} s"
         return ""
 
@@ -134,6 +134,7 @@ class BridgeState:
     def confirm(self, report: Report, now: float) -> None:
         """The switch has confirmed changes, or a comparison as a whole."""
         self.confirmed = max(self.confirmed, report.number)
+        self.worker.heard(self.confirmed)
         if report.dump is not None:
             self.warnings, self.policies, self.has_news = report.dump.warnings, report.dump.policies, True
             if report.table is not None:
@@ -172,6 +173,8 @@ class BridgeState:
             return  # a later comparison is under way, and will tell
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))
+        if not self.is_tracked:
+            self._sync_at = now  # it was lost as this began: what was to be sent since then was not
         if self._sync_at == float("inf"):
             self._sync_at = now + (RETRY_S if report.rejections else max(AUDIT_S, 200 * took))
 

@@ -218,3 +218,37 @@ def test_a_port_that_is_barred_is_down(lab: Lab) -> None:
     ports = [barred if port.name == "s1" else port for port in lab.ports("z")]
     lab.controller.ports_changed(lab.switches["z"], ports)
     eventually(lambda: "no-forward" in lab.controller.network.routers["s"].interfaces["eth1"].why_down)
+
+
+def test_a_silent_switch_is_named_although_writes_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write waits for its own bundle; that a later one was sent a moment ago says nothing."""
+    lab.settle()
+    hold, whole = threading.Event(), lab.switches["x"].apply
+    monkeypatch.setattr(lab.switches["x"], "apply", lambda update: (hold.wait(10), whole(update))[1])
+    tickets = []
+    for n in range(12):
+        change = change_of(Match("eth0", Prefix.parse(f"10.{n}.0.0/16")), TO_B)
+        tickets.append(lab.controller.write(Write("r", [change])))
+        time.sleep(0.2)
+    try:
+        assert tickets[0].wait(1).waiting_for == ("x",)
+        assert lab.controller.not_ready()
+    finally:
+        hold.set()
+
+
+def test_an_error_that_is_heard_of_after_the_comparison_has_begun(lab: Lab) -> None:
+    """The loop asks for a comparison before it has heard of the error; the worker then never says that it is back."""
+    lab.settle()
+    gate, worker = threading.Event(), lab.controller.installer.bridges["x"].worker
+    lab.controller._jobs.add(lambda: gate.wait(5) and None)
+
+    def fails() -> None:
+        raise UnavailableError("no answer in time")
+
+    lab.switches["x"].drift(True)
+    worker._attempt(fails)
+    gate.set()
+    eventually(lambda: not lab.controller.not_ready())
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()
