@@ -131,6 +131,10 @@ class BridgeState:
         is_under_way = self.is_tracked and self.confirmed < self._sync
         return self._sync_at if self.is_dumped and not is_under_way else float("inf")
 
+    def is_superseded(self, report: Report) -> bool:
+        """A comparison was asked for after what it tells of: that tries again what was rejected."""
+        return report.number < self._sync
+
     def confirm(self, report: Report, now: float) -> None:
         """The switch has confirmed changes, or a comparison as a whole."""
         self.confirmed = max(self.confirmed, report.number)
@@ -169,7 +173,7 @@ class BridgeState:
             rules = len(report.table.rules) if report.table is not None else 0
             _LOG.info("bridge %s: in sync, %d changes of %d rules", self.bridge, len(report.changes), rules)
         self._is_restart = False
-        if report.number < self._sync:
+        if self.is_superseded(report):
             return  # a later comparison is under way, and will tell
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))

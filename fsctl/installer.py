@@ -116,7 +116,7 @@ class Installer:
             here.drift(now, hits_us=report.drift is Drift.OURS)
         else:
             here.confirm(report, now)
-            if report.rejections:
+            if report.rejections and not here.is_superseded(report):
                 self._rejected(here, report, layout)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
