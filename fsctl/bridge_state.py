@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
 from fsctl.fixed_rules import FROM_LINK
@@ -89,12 +89,20 @@ class BridgeState:
 
     # --- what happens to it ----------------------------------------------------------------------------------
 
-    def forget(self, changes: Iterable[RuleChange]) -> None:
-        """What was rejected in these places: they are about to change."""
-        if self.rejected or self.demoted:
-            for change in changes:
-                self.rejected.pop(change.key, None)
-                self.demoted.discard(change.key)
+    def anew(self, changes: list[RuleChange]) -> list[RuleChange]:
+        """The changes to be sent. What was rejected in these places is forgotten: it is not there, so it is added."""
+        if not self.rejected and not self.demoted:
+            return changes
+        found = []
+        for change in changes:
+            was_rejected = self.rejected.pop(change.key, None) is not None
+            self.demoted.discard(change.key)
+            found.append(change._replace(is_new=True) if was_rejected and change.actions is not None else change)
+        return found
+
+    def try_again(self, now: float) -> None:
+        """Something was rejected."""
+        self._sync_at = min(self._sync_at, now + RETRY_S)
 
     def begin_sync(self, table: RuleTable, now: float) -> None:
         """Ask the worker to make the switch hold `table`. Changes sent from now on come after it."""
