@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
-from fsctl.fixed_rules import FROM_LINK
-from fsctl.rules import EGRESS, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
+from fsctl.fixed_rules import BRIDGE, FROM_LINK
+from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
 from fsctl.status import ForeignRule
 
 _LOG = logging.getLogger(__name__)
@@ -100,6 +100,12 @@ class BridgeState:
             found.append(change._replace(is_new=True) if was_rejected and change.actions is not None else change)
         return found
 
+    def promote(self, needed: Collection[RuleKey], now: float) -> None:
+        """After a comparison: only these rules must stay demoted. The next comparison brings the others back."""
+        if self.demoted - set(needed):
+            self.demoted &= set(needed)
+            self._sync_at = now
+
     def try_again(self, now: float) -> None:
         """Something was rejected."""
         self._sync_at = min(self._sync_at, now + RETRY_S)
@@ -110,7 +116,10 @@ class BridgeState:
         known = self._foreign
         ours = frozenset[RuleKey]() if known is None else frozenset(table.rules.keys() - known - self.rejected.keys())
         self.rejected.clear()
-        self.demoted.clear()
+        # Until the switch has taken what it rejected, or it is known to reject it again.
+        self.demoted = {key for key in self.demoted if table.rules.get(key, BRIDGE) != BRIDGE}
+        for key in self.demoted:
+            table.rules[key] = BRIDGE
         self.is_quarantined = False
         self.is_tracked = True
         self._sync_at, self._began = float("inf"), now
@@ -153,7 +162,9 @@ class BridgeState:
                 self._foreign = report.dump.foreign - report.table.rules.keys() | report.dump.foreign & self.rejected.keys()
         if report.is_first:
             self.is_dumped, self._sync_at = True, now
-            self._note(report.dump.table.rules if report.dump is not None else {})
+            rules = report.dump.table.rules if report.dump is not None else {}
+            self._note(rules)
+            self.demoted = {key for key, actions in rules.items() if key.table == FLOW_SWITCH and actions == BRIDGE}
             return
         rejected = {r.key for r in report.rejections}
         if report.table is not None:

@@ -131,6 +131,8 @@ class Installer:
             here.confirm(report, now)
             if report.rejections and not here.is_superseded(report):
                 self._rejected(here, report, layout)
+            if report.table is not None and here.demoted and not here.is_superseded(report):
+                here.promote(to_demote(layout, here.bridge, here.rejected, ()), now)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
         """Note what was rejected, and keep its packets out of other rules."""

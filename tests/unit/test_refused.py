@@ -12,7 +12,8 @@ from fsctl.fib import key_of
 from fsctl.fixed_rules import BRIDGE
 from fsctl.model import DROP, Forward, Prefix
 from fsctl.pipeline import flow_key
-from fsctl.rules import RuleKey
+from fsctl.rules import EGRESS, Action, RuleKey, Update
+from fsctl.status import Rejection
 
 from .paper import MAC, Lab
 
@@ -63,3 +64,45 @@ def test_what_was_refused_is_tried_again_soon(lab: Lab) -> None:
     _refused(lab, TO_S)
     here = lab.controller.installer.bridges["x"]
     assert here.sync_at() < time.monotonic() + RETRY_S
+
+
+def _watched(lab: Lab, wide: RuleKey, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Action, ...] | None]:
+    """What the wide rule does after each update of the switch."""
+    switch, seen = lab.switches["x"], []
+    whole = switch.apply
+
+    def look(update: Update) -> list[Rejection]:
+        rejections = whole(update)
+        seen.append(switch.table.rules.get(wide))
+        return rejections
+
+    monkeypatch.setattr(switch, "apply", look)
+    return seen
+
+
+@pytest.mark.parametrize("by", ["drift", "connection", "restart"])
+def test_a_comparison_brings_no_demoted_rule_back_too_soon(lab: Lab, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """Not for a moment does 10/8 catch what is refused again; once it is taken, 10/8 is right again."""
+    narrow, wide = _refused(lab, TO_S)
+    lab.settle()
+    seen = _watched(lab, wide, monkeypatch)
+    if by == "restart":
+        lab.stop()
+        lab.start()
+    elif by == "connection":
+        lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    else:
+        lab.switches["x"].table.rules.pop(next(k for k in lab.switches["x"].table.rules if k.table == EGRESS))
+        lab.switches["x"].drift(True)
+    time.sleep(0.3)
+    lab.settle()
+    assert seen
+    assert set(seen) == {BRIDGE}
+    states = {str(f.delegation.match.dst): f.state for f in lab.controller.flows("r")}
+    assert states == {"10.1.0.0/16": "refused", "10.0.0.0/8": "slow_path"}
+    lab.switches["x"].refuse.clear()
+    lab.switches["x"].drift(True)
+    time.sleep(0.3)
+    lab.check_in_step()
+    assert narrow in lab.flow_rules("x")
+    assert not lab.controller.not_ready()
