@@ -312,7 +312,7 @@ class Controller:
         self._follow_switches()
         if self.inventory.has_changed:
             self.inventory.has_changed = False
-            self.installer.send([self.desired.restructure()])
+            self.installer.send([self.desired.restructure()], lambda: self.now.layout)
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""

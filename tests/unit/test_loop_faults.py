@@ -252,3 +252,33 @@ def test_an_error_that_is_heard_of_after_the_comparison_has_begun(lab: Lab) -> N
     eventually(lambda: not lab.controller.not_ready())
     lab.write("r", ("10.0.0.0/8", TO_B))
     lab.check_in_step()
+
+
+def test_a_rejection_that_is_heard_of_after_a_comparison_has_begun(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison tries the rule again, and the switch takes it: nothing is left of the rejection."""
+    lab.write("r", ("10.1.0.0/16", TO_B))
+    (key,) = lab.flow_rules("x")
+    lab.write("r", replace=True)
+    lab.settle()
+    switch, gate = lab.switches["x"], threading.Event()
+    whole = switch.apply
+
+    def slow(update: Any) -> Any:
+        rejections = whole(update)
+        gate.wait(5)
+        return rejections
+
+    switch.refuse.add(key)
+    monkeypatch.setattr(switch, "apply", slow)
+    change = change_of(Match("eth0", Prefix.parse("10.1.0.0/16")), TO_B)
+    ticket = lab.controller.write(Write("r", [change]))
+    eventually(lambda: len(switch.updates[-1].changes) and any(c.key == key for c in switch.updates[-1].changes))
+    monkeypatch.setattr(switch, "apply", whole)
+    switch.refuse.clear()
+    switch.drift(True)
+    eventually(lambda: lab.controller.installer.bridges["x"].has_drifted)
+    time.sleep(0.05)
+    gate.set()
+    assert not ticket.wait(5).failed
+    eventually(lambda: not lab.controller.not_ready())
+    lab.check_in_step()
