@@ -145,6 +145,13 @@ class Soak:
     def excuse(self, seconds: float, *bridges: str, eth_dst: str | None = None) -> Excuse:
         return self.judge.excuse(frozenset(bridges or MANAGED), seconds, eth_dst)
 
+    def flush(self, *bridges: str, seconds: float = 2.5) -> None:
+        """The bridges (all, if none is named) of both worlds forget where stations are."""
+        self.excuse(seconds, *bridges)
+        for world in (self.bypassed, self.routed):
+            for bridge in bridges or MANAGED:
+                world.switch.appctl("fdb/flush", bridge)
+
     def both(self, *vsctl: str) -> None:
         """The same setting in both worlds."""
         for world in (self.bypassed, self.routed):
@@ -269,9 +276,9 @@ class Soak:
     # --- daemons --------------------------------------------------------------------------------------------
 
     def restart_switch(self) -> None:
-        """After a kill: the MAC tables are empty."""
+        """After a kill: the MAC tables are empty; the other world's too."""
         self.switch.start_again(SWITCH)
-        self.excuse(2.5)
+        self.flush()
 
     def restart_database(self) -> None:
         self.switch.start_again(DATABASE)

@@ -140,6 +140,7 @@ def _set_for_a_while(s: Soak, *settings: tuple[str, str, str]) -> Iterator[Pause
     try:
         for port, column, value in settings:
             s.both("set", "port", port, f"{column}={value}")
+        s.flush(seconds=4.0)  # what stations have said in a VLAN long ago is not the same in both worlds
         yield Pause(installed=False)  # senders at these ports are left to the routers
     finally:
         s.excuse(4.0)
