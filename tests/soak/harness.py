@@ -17,12 +17,12 @@ from fsctl.errors import FsctlError
 from tests.agent.netns import inside
 from tests.soak import probes, rulebook, words
 from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
-from tests.soak.plan import LEASED, MANAGED, PORTS, ROUTERS, net_of
+from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, net_of
 from tests.soak.probes import CHATTER_EVERY_S, Talk
 from tests.soak.switch import DATABASE, SWITCH, rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import Ears, Probe, wait_until
+from tests.soak.wire import Ears, Probe, mac_text, wait_until
 from tests.soak.world import SWITCH_NS, World
 from topologies.control import Control
 from topologies.processes import LabError
@@ -66,6 +66,11 @@ class Pause:
 
 
 WELL = Pause(same_rules=True, bypassed=True, ready=True)
+
+
+def is_meant_for(station: str, raw: bytes) -> bool:
+    """Whether a frame is addressed to whom it came to. What was only flooded there is not missed."""
+    return bool(raw[0] & 1) or mac_text(raw[:6]) == HOSTS[station].mac
 
 
 class Soak:
@@ -247,6 +252,7 @@ class Soak:
         outcome = walk(self.tables, sent.probe)
         bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
         lost = Counter[tuple[str, bytes]]() if sent.probe.vlan == NOBODYS_VLAN else routed - bypassed
+        lost = Counter({heard: n for heard, n in lost.items() if is_meant_for(*heard)})
         found = []
         for what, frames in (("lost", lost), ("too much", bypassed - routed)):
             found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
