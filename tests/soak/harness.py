@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -155,7 +155,8 @@ class Soak:
         self.excuse(seconds, *bridges)
         for world in (self.bypassed, self.routed):
             for bridge in bridges or MANAGED:
-                world.switch.appctl("fdb/flush", bridge)
+                with suppress(LabError):  # a bridge that is not there, or not yet, knows nobody
+                    world.switch.appctl("fdb/flush", bridge)
 
     def both(self, *vsctl: str) -> None:
         """The same setting in both worlds."""
@@ -268,8 +269,8 @@ class Soak:
             return []
         if pause.bypassed and not outcome.left and seen:
             return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"]
-        unseen = [p for p in outcome.routers if PORTS[p].station in pause.left and p not in seen]
-        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen and sent.routers[ROUTED] else []
+        unseen = sorted(p for p in sent.routers[ROUTED] - seen if PORTS[p].station in pause.left)
+        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen else []
 
     def _memory(self) -> list[str]:
         now = self.memory()
