@@ -214,13 +214,15 @@ def bridge_rebuilt(s: Soak) -> Iterator[Pause]:
     """A8: a bridge is deleted and made again with its ports, as a network script does it."""
     bridge = s.rng.choice(MANAGED)
     s.excuse(5.0)
-    for world in (s.bypassed, s.routed):
-        world.switch.ctl("del-br", bridge)
+    with s.outages.during("switch"):  # nothing can be withdrawn from a bridge that is being deleted or made
+        for world in (s.bypassed, s.routed):
+            world.switch.ctl("del-br", bridge)
     if s.rng.random() < 0.5:
         yield Pause()  # A9: over ports that are plugged nowhere nothing is bypassed
         s.excuse(5.0)
-    for world in (s.bypassed, s.routed):
-        world.switch.build_bridge(bridge, world.fail_mode)
+    with s.outages.during("switch", adds=1.0):
+        for world in (s.bypassed, s.routed):
+            world.switch.build_bridge(bridge, world.fail_mode)
     yield Pause(extra=2.0, same_rules=True, bypassed=True, ready=True)
 
 
