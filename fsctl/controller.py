@@ -239,6 +239,7 @@ class Controller:
                 while self._jobs and not self._stopped:
                     self._one(self._next())
                     self._duties()
+                    self._turned_at = self.runtime.now()
                 self._duties()
             except Exception:  # noqa: BLE001 - the routers still write
                 _LOG.exception("the controller's loop failed; it goes on")

@@ -282,3 +282,19 @@ def test_a_rejection_that_is_heard_of_after_a_comparison_has_begun(lab: Lab, mon
     assert not ticket.wait(5).failed
     eventually(lambda: not lab.controller.not_ready())
     lab.check_in_step()
+
+
+def test_a_loop_that_is_busy_is_not_stuck(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is always one more job."""
+    monkeypatch.setattr("fsctl.controller.STUCK_S", 0.2)
+    until = time.monotonic() + 0.6
+
+    def again() -> None:
+        if time.monotonic() < until:
+            time.sleep(0.005)
+            lab.controller._jobs.add(again)
+
+    again()
+    while time.monotonic() < until:
+        assert not lab.controller.unhealthy()
+        time.sleep(0.01)
