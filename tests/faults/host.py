@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import eventually
 from topologies.control import Control
 from topologies.sandbox import Sandbox
 
@@ -25,15 +24,6 @@ PLACES = {"r1": {"eth0": ("b0", "b0-p2"), "eth1": ("b1", "b1-p1")}, "r2": {"eth0
 COOKIE = "cookie=0x667363746c000000/-1"
 PREFIX = "10.0.3.0/24"
 A_TO_B = f"in_port=1,dl_src={MAC['a']},dl_dst={MAC['r1.eth0']},udp,nw_src=10.0.1.1,nw_dst=10.0.3.1,nw_ttl=64"
-
-
-def eventually(what: Callable[[], Any], within_s: float, why: str = "") -> float:
-    """Seconds until `what()` is true; fails after `within_s`."""
-    began = time.monotonic()
-    while not what():
-        assert time.monotonic() - began < within_s, f"not within {within_s} s: {why or what}"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 class Host:
@@ -84,7 +74,7 @@ class Host:
         """The whole chain is bypassed."""
         self.delegate("r2", "b")
         self.delegate("r1", "r2.eth0")
-        eventually(self.is_bypassed, 5)
+        eventually(self.is_bypassed)
 
     def rules(self, bridge: str) -> str:
         return self.ovs.ofctl("dump-flows", bridge, COOKIE, "--no-stats")

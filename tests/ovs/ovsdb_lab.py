@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fsctl.ovsdb import OvsdbLinks, link_name
 from topologies.sandbox import Sandbox
 
 CONTROLLER = "tcp:127.0.0.1:6699"
-Pairs = Sequence[tuple[str, str]]
 
 
 def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:
@@ -95,15 +93,6 @@ class Box(Sandbox):
             "Flow_Table": "prefixes",
         }
         return "".join(self.vsctl("-f", "csv", "--columns", c, "list", table) for table, c in columns.items())
-
-
-def until(holds: Callable[[], object], what: str = "", within_s: float = 10.0) -> float:
-    """Seconds until it holds."""
-    start = time.monotonic()
-    while not holds():
-        assert time.monotonic() - start < within_s, f"not within {within_s} s: {what}"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from tests.soak.probes import CHATTER_EVERY_S, Talk
 from tests.soak.switch import DATABASE, SWITCH, rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import Ears, Probe, mac_text, wait_until
+from tests.soak.wire import Ears, Probe, mac_text
 from tests.soak.world import SWITCH_NS, World
+from tests.waiting import waited_for
 from topologies.control import Control
-from topologies.processes import LabError
+from topologies.processes import LabError, Whole
 
 STATED_S = 1.0
 """In what time everything that somebody else has changed is to be repaired."""
@@ -73,29 +74,18 @@ def is_meant_for(station: str, raw: bytes) -> bool:
     return bool(raw[0] & 1) or mac_text(raw[:6]) == HOSTS[station].mac
 
 
-class Soak:
+class Soak(Whole):
     """A running soak. Everything that threads do ends with the block."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
+        super().__init__()
         self.rng, self.directory = rng, directory
         self.spoofs = False
         """Whether probes with addresses of routers as sources are among those of a pause."""
         self.judge, self.outages = Judge(), Outages()
-        self._stack = ExitStack()
         self.flows: dict[str, list[Flow]] = {}
         self.repairs: list[float] = []
         self.compared = 0
-
-    def __enter__(self) -> Soak:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _open(self) -> None:
         judge = self.judge
@@ -231,7 +221,7 @@ class Soak:
         self._let_learn()
         sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
         also = [s for s in sents if s.probe.vlan != NOBODYS_VLAN]
-        wait_until(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
+        waited_for(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
         time.sleep(0.05)  # for what should not arrive
         self.compared += len(sents)
         found = [problem for sent in sents for problem in self._compare(sent, pause)]

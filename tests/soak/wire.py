@@ -8,7 +8,6 @@ import selectors
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -255,13 +254,3 @@ class Ears:
                 devices.take()
             except BlockingIOError:
                 return
-
-
-def wait_until(done: Callable[[], bool], seconds: float, step: float = 0.01) -> bool:
-    """Whether it came true in this time."""
-    ends = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(step)
-    return True

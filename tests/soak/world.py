@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.agent.netns import Namespace, inside, namespaces
 from tests.soak.plan import HOSTS, PORTS, ROUTERS, Port, RouterPlan, net_of
 from tests.soak.switch import DATABASE, SWITCH, Switch
 from tests.soak.wire import Devices, Heard
-from topologies.processes import run
+from topologies.processes import Whole, run
 
 HOSTS_NS, SWITCH_NS = "h", "s"
 ROUTER_SYSCTLS = {
@@ -31,25 +31,14 @@ OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "
 Routes = list[dict[str, Any]]
 
 
-class World:
+class World(Whole):
     """`tag` keeps the namespaces of two worlds apart; `fail_mode` is that of the bridges when they are made."""
 
     def __init__(self, tag: str, fail_mode: str, heard: Heard, overheard: Heard) -> None:
+        super().__init__()
         self.tag, self.fail_mode = tag, fail_mode
         self._heard, self._overheard = heard, overheard
-        self._stack = ExitStack()
         self.ns: dict[str, Namespace] = {}
-
-    def __enter__(self) -> World:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _open(self) -> None:
         labels = (HOSTS_NS, SWITCH_NS, *ROUTERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from fsctl.fib import Fib, change_of
 from fsctl.inventory import Inventory
 from fsctl.model import Forward, Match, Prefix
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
+from tests.waiting import eventually
 
 from .paper import MAC, Lab
 
@@ -27,13 +28,6 @@ def lab() -> Iterator[Lab]:
     lab = Lab()
     yield lab
     lab.stop()
-
-
-def eventually(what: Callable[[], Any], within_s: float = 3.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def stored(lab: Lab) -> Any:
