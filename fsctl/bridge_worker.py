@@ -123,12 +123,13 @@ class BridgeWorker:
         self.switch = switch
         self.sent = self.confirmed = 0
         """The number of the last thing that was asked for, and of the last one that the switch has confirmed."""
-        self.sent_at = 0.0
         self.backlog = 0
         self._runtime, self._report = runtime, report
         self._queue: deque[_Item] = deque()
         self._awake = runtime.event()
         self._filling: Filling | None = None
+        self._asked: deque[tuple[int, float]] = deque()
+        """What was asked for and when, since the last that the loop has heard of."""
         self._first: Dump | None = None
         self._is_lost = False
         self._is_stopped = False
@@ -162,9 +163,19 @@ class BridgeWorker:
         self._is_stopped = True
         self._awake.set()
 
+    def heard(self, confirmed: int) -> None:
+        """The loop knows that everything up to this number is confirmed."""
+        while self._asked and self._asked[0][0] <= confirmed:
+            self._asked.popleft()
+
+    @property
+    def waits_since(self) -> float:
+        """When the oldest thing that is not confirmed was asked for; infinite if there is none."""
+        return self._asked[0][1] if self._asked else float("inf")
+
     def _numbered(self, make: Callable[[int], _Item]) -> int:
         self.sent += 1
-        self.sent_at = self._runtime.now()
+        self._asked.append((self.sent, self._runtime.now()))
         self._put(make(self.sent))
         return self.sent
 

@@ -239,6 +239,7 @@ class Controller:
                 while self._jobs and not self._stopped:
                     self._one(self._next())
                     self._duties()
+                    self._turned_at = self.runtime.now()
                 self._duties()
             except Exception:  # noqa: BLE001 - the routers still write
                 _LOG.exception("the controller's loop failed; it goes on")
@@ -312,7 +313,7 @@ class Controller:
         self._follow_switches()
         if self.inventory.has_changed:
             self.inventory.has_changed = False
-            self.installer.send([self.desired.restructure()])
+            self.installer.send([self.desired.restructure()], lambda: self.now.layout)
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""

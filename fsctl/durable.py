@@ -19,8 +19,8 @@ from fsctl.status import InterfaceChange, Orphan, Session
 from fsctl.store import Commit, Store
 
 _LOG = logging.getLogger(__name__)
-PATIENCE_S = 5.0
-"""How long a commit is waited for; a disk slower than this counts as failed."""
+PATIENCE_S, ROWS_PER_S = 1.0, 20_000
+"""How long a commit is waited for, and how much longer one of many rows; a disk slower than this counts as failed."""
 RETRY_S = 1.0
 _TURN_S = 0.005
 """The real thread cannot wake a green one: whoever waits looks again this often."""
@@ -40,13 +40,14 @@ class Durable:
         self.store, self._runtime = store, runtime
         self.owed: set[str] = set()
         self.problem = ""
-        self._is_busy = False
+        self._is_busy = self._is_stuck = False
         self._never = runtime.event()
         self._retry_at = 0.0
 
     def commit_all(self, commits: Sequence[Commit]) -> int:
         """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
-        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits))
+        size = sum(len(commit.changes) for commit in commits)
+        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), size)
 
     def move_nexthop(self, router: str, nexthops: Mapping[int, Forward]) -> int:
         """Make the new MAC of a neighbour durable. Raises StoreError."""
@@ -77,32 +78,34 @@ class Durable:
         """These routers' tables are not stored as they are; they will be."""
         self.owed.update(routers)
 
-    def _commit(self, routers: Sequence[str], work: Callable[[], T]) -> T:
+    def _commit(self, routers: Sequence[str], work: Callable[[], T], size: int = 1) -> T:
         if self.owed.intersection(routers):
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
         try:
-            return self._call(work)
+            return self._call(work, size)
         except StoreError:
             if self._is_busy:  # it may be carried out all the same, later
                 self.owe(routers)
             raise
 
-    def _call(self, work: Callable[[], T]) -> T:
-        """Do something with the store in its thread. Raises StoreError, also when it takes too long."""
+    def _call(self, work: Callable[[], T], size: int = 1) -> T:
+        """Do something with the store in its thread, with `size` rows. Raises StoreError, also when it takes too long."""
         self._wait_for_turn()
+        patience = PATIENCE_S + size / ROWS_PER_S
         self._is_busy = True
 
         def in_thread() -> T:
             try:
                 return work()
             finally:
-                self._is_busy = False
+                self._is_busy = self._is_stuck = False
 
         try:
-            result = self._runtime.offload(in_thread, PATIENCE_S)
+            result = self._runtime.offload(in_thread, patience)
         except TimeoutError as e:
+            self._is_stuck = self._is_busy  # it may have ended at the last moment
             self.problem = "the store does not answer"
-            raise StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store") from e
+            raise StoreError(f"the store has not answered for {patience:.1f} s", field="store") from e
         except FsctlError as e:
             self.problem = str(e)
             raise
@@ -110,27 +113,28 @@ class Durable:
         return result
 
     def _wait_for_turn(self) -> None:
-        """The store takes one caller at a time."""
+        """The store takes one caller at a time. Nobody waits behind one that has been waited for in vain."""
         until = self._runtime.now() + PATIENCE_S
         while self._is_busy:
             left = until - self._runtime.now()
-            if left <= 0:
-                self.problem = "the store does not answer"
-                raise StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store")
+            if self._is_stuck or left <= 0:
+                raise StoreError("the store does not answer", field="store")
             self._never.wait(min(left, _TURN_S))
 
     def next_try(self) -> float:
-        return self._retry_at if self.owed else float("inf")
+        return self._retry_at if self.owed or self.problem else float("inf")
 
     def settle(self, fibs: Mapping[str, Fib], sessions: Holders) -> None:
         """Write what is owed, if it is time to try again; and forget the sessions that have ended meanwhile."""
         now = self._runtime.now()
-        if not self.owed or now < self._retry_at:
+        if now < self.next_try():
             return
         self._retry_at = now + RETRY_S
+        if not self.owed:
+            self._look_again()
         for router in sorted(self.owed):
             try:
-                self._call(partial(self.store.replace_fib, router, fibs[router]))
+                self._call(partial(self.store.replace_fib, router, fibs[router]), len(fibs[router]))
                 self.owed.discard(router)
                 if sessions.get(router) is None:
                     self.forget_session(router)
@@ -139,3 +143,11 @@ class Durable:
                 _LOG.warning("router %s: its table is not stored yet: %s", router, e)
                 return
             _LOG.info("router %s: its table is stored", router)
+
+    def _look_again(self) -> None:
+        """Find out whether a store that failed works again."""
+        try:
+            self._call(self.store.check)
+        except StoreError:
+            return
+        _LOG.info("the store works again")

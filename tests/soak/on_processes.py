@@ -15,7 +15,7 @@ from typing import Any
 from fsctl.errors import FsctlError
 from tests.soak.actions import Pause, Soak, action
 from tests.soak.harness import WELL
-from tests.soak.plan import BRIDGES, HOSTS, ROUTERS, neighbours, port_on
+from tests.soak.plan import HOSTS, ROUTERS, neighbours, port_on
 from tests.soak.probes import POOL, between
 from tests.soak.walk import PUNTED
 from tests.soak.watch import LEASE_S
@@ -331,9 +331,7 @@ def own_source(s: Soak) -> Iterator[Pause]:
 def flushed(s: Soak) -> Iterator[Pause]:
     """A1: the bridges forget all MAC addresses (fdb/flush), while packets flow."""
     for _ in range(3):
-        for bridge in BRIDGES:
-            s.excuse(0.6, bridge)
-            s.switch.appctl("fdb/flush", bridge)
+        s.flush(seconds=1.5)
         time.sleep(0.2)
     yield WELL
 
