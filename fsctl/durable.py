@@ -1,7 +1,7 @@
-"""The store as the loop uses it: in a thread of its own, with a limit to waiting, and with what it owes.
+"""The store as the loop uses it: in a real thread, with a time limit, and with a list of what it still lacks.
 
-A disk that is full or hangs must not keep a withdrawal from the switches. What the store could not take is *owed*: the
-router's whole table is written again until the store has it.
+A disk that is full or hangs must not delay a withdrawal. A router whose change the store could not take is *owed*: its
+whole table is written again and again until the store has it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE_S, ROWS_PER_S = 1.0, 20_000
 """How long a commit is waited for, and how much longer one of many rows; a disk slower than this counts as failed."""
 RETRY_S = 1.0
 _TURN_S = 0.005
-"""The real thread cannot wake a green one: whoever waits looks again this often."""
+"""A real thread cannot wake a green one: a waiting green thread polls this often."""
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ class Durable:
         self._retry_at = 0.0
 
     def commit_all(self, commits: Sequence[Commit]) -> int:
-        """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
+        """Make writes durable, all or none; returns the revision. Raises StoreError: the caller then changes nothing."""
         size = sum(len(commit.changes) for commit in commits)
         return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), size)
 
@@ -66,7 +66,7 @@ class Durable:
         self._call(lambda: self.store.commit_session(session))
 
     def forget_session(self, router: str) -> None:
-        """See `Store`. The session of a router whose withdrawal is owed is kept: after a restart it would run out again."""
+        """See `Store`. While a withdrawal of this router is owed, its session is kept: after a restart it ends once more."""
         if router not in self.owed:
             self._call(lambda: self.store.forget_session(router))
 
@@ -75,7 +75,7 @@ class Durable:
         return self._call(lambda: self.store.orphans(with_flows=with_flows))
 
     def owe(self, routers: Iterable[str]) -> None:
-        """These routers' tables are not stored as they are; they will be."""
+        """The stored tables of these routers are out of date: `write_owed` is to write them."""
         self.owed.update(routers)
 
     def _commit(self, routers: Sequence[str], work: Callable[[], T], size: int = 1) -> T:
@@ -84,7 +84,7 @@ class Durable:
         try:
             return self._call(work, size)
         except StoreError:
-            if self._is_busy:  # it may be carried out all the same, later
+            if self._is_busy:  # timed out: the store may still carry it out later
                 self.owe(routers)
             raise
 
@@ -124,8 +124,8 @@ class Durable:
     def next_try(self) -> float:
         return self._retry_at if self.owed or self.problem else float("inf")
 
-    def settle(self, fibs: Mapping[str, Fib], sessions: Holders) -> None:
-        """Write what is owed, if it is time to try again; and forget the sessions that have ended meanwhile."""
+    def write_owed(self, fibs: Mapping[str, Fib], sessions: Holders) -> None:
+        """Write the tables that are owed, at most every RETRY_S; then forget their sessions that have ended meanwhile."""
         now = self._runtime.now()
         if now < self.next_try():
             return

@@ -1,7 +1,7 @@
-"""What a bridge is told: OpenFlow rules as plain values.
+"""OpenFlow rules as plain values.
 
 Field names are OpenFlow's OXM names (and Nicira's where OVS extends them); numbers are integers.
-`openflow` turns these into bytes and ovs-ofctl text, `pipeline` builds them, `semantics` reads them.
+`openflow` turns these into bytes and ovs-ofctl text, `pipeline` and `fixed_rules` build them, `flowterp` reads them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ TABLES = range(7)
 GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN = TABLES
 
 COOKIE = 0x6673_6374_6C00_0000
-"""Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""
+"""Marks the rules that fsctl writes ("fsctl"). A rule with another cookie is replaced only where it took the place of one."""
 LEARNED_COOKIE = 0x6673_6374_6C80_0000
-"""Marks what the switch learns itself, by `Learn`; see `Learn.cookie`."""
+"""Marks the rules that the switch learns by `Learn`; see `Learn.cookie`."""
 COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
-"""Tells COOKIE and LEARNED_COOKIE apart, and both from what others write."""
+"""The bits that tell COOKIE, LEARNED_COOKIE and the cookies of others apart."""
 LEARNED = 10
 """The priority of learned rules in table SENDERS."""
 LINK_MARK = 0x6673_6374
-"""The packet mark ("fsct") of what a rewrite sends into a patch port. No guest can set it."""
+"""The packet mark ("fsct") that a rewrite sets before a patch port. No guest can set it."""
 
 
 class Field(NamedTuple):
@@ -65,10 +65,10 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Add or refresh a rule of table SENDERS that sends what is for this packet's eth_src to the port it came from.
+    """Add or refresh a rule of table SENDERS that sends packets to this packet's eth_src out at its in_port.
 
-    The rule goes after `age_s` seconds without such packets, and with the rule that contains this action. `port` is
-    the port that this action is for; at most `limit` senders are learned there.
+    Open vSwitch deletes the rule after `age_s` seconds without such packets, and when the rule with this action is
+    deleted. `port` is the only in_port that meets this action; at most `limit` senders are learned there.
     """
 
     port: int
@@ -77,10 +77,10 @@ class Learn:
 
     @property
     def cookie(self) -> int:
-        """Of the rules that it adds: the port in the low 16 bits, above them what tells one age from another.
+        """The cookie of the rules that it adds: the port in the low 16 bits, above them `age_s` modulo 128.
 
-        A rule keeps its timeout when it is refreshed. So with another age the cookie changes, and Open vSwitch deletes
-        what was learned with the old one.
+        A refreshed rule keeps its timeout. So another age needs another cookie: Open vSwitch then deletes what was
+        learned with the old one.
         """
         return LEARNED_COOKIE | self.age_s % 128 << 16 | self.port & 0xFFFF
 

@@ -236,7 +236,7 @@ def test_many_answers_that_are_late_take_no_time() -> None:
             answers.add(ticket, lambda: WriteResult(1), {}, early_until=time.monotonic() - 100)
         time.sleep(1.6)
         began = time.monotonic()
-        answers.settle(is_starting=True)
+        answers.resolve_due(is_starting=True)
         assert time.monotonic() - began < 0.5
         assert {ticket.wait(0).revision for ticket in tickets} == {1}
     finally:
