@@ -1,4 +1,4 @@
-"""The calls of docs/rest.md, each a few lines: read, ask the backend, write."""
+"""The calls of docs/rest.md; each reads the request, asks the backend and writes the answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
 _BATCH = 500
-"""Elements of a long answer that are written at once; between two batches others are served."""
+"""Elements of a long answer per piece; other requests are served between two pieces."""
 
 
 class _Author(TypedDict):
@@ -43,7 +43,7 @@ class _Author(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every resource needs. `patience_s`: how long a write waits for the switches."""
+    """What every resource needs. `max_body`: bytes; `patience_s`: how long a write is waited for at most."""
 
     backend: Backend
     max_body: int
@@ -64,7 +64,7 @@ class Resource:
         return read_json(req, self.service.max_body)
 
     def author(self, req: falcon.Request) -> _Author:
-        """Whose change this is: the controller refuses it where it is not of the router's session, or too late."""
+        """The author of a change; the controller refuses a change that is not of the router's session, or late."""
         given = parameters(req, _WRITE)
         seq = read_seq(given["seq"]) if "seq" in given else None
         return {"session": given.get("session"), "seq": seq, "is_admin": req.context.principal.is_admin}
@@ -205,7 +205,7 @@ class Walk(Resource):
 
 
 class Health(Resource):
-    """/healthz: the controller works: its loop takes turns and compiles."""
+    """/healthz: the controller works, that is, its loop goes on and compiles."""
 
     is_public = True
 
@@ -218,7 +218,7 @@ class Health(Resource):
 
 
 class Readiness(Resource):
-    """/readyz: every configured bridge is connected and in step."""
+    """/readyz: every configured bridge is connected and in sync, and OVSDB and the store work."""
 
     is_public = True
 
@@ -257,9 +257,9 @@ def _send(resp: falcon.Response, value: Json) -> None:
 
 
 def _stream(resp: falcon.Response, head: dict[str, Json], name: str, values: Iterator[Json]) -> None:
-    """`head` with one more member, a long array written bit by bit.
+    """Answer `head` with one more member, a long array that is written in pieces.
 
-    The first batch is read here, so that what is wrong from the start is still answered as an error.
+    The first batch is read here, so that an error at the beginning still becomes an error answer.
     """
     first = list(islice(values, _BATCH))
     resp.content_type = JSON_TYPE
