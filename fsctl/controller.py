@@ -363,7 +363,7 @@ class Controller:
             self.changes.withdraw(router)
 
     def _store_owed(self) -> None:
-        self.durable.settle(self.desired.fibs, self.sessions)
+        self.durable.settle(self.desired.fibs, self.sessions, self.inventory.overrides)
 
     def _answer(self) -> None:
         self.answers.settle(is_starting=self.is_starting)
