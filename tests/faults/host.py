@@ -8,8 +8,6 @@ Port 1 of b0 is A's, port 9 of b2 is B's; r1 has b0-p2 and b1-p1, r2 has b1-p2 a
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ class Host:
 
     def __init__(self, directory: Path) -> None:
         self.ovs = Sandbox()
-        self.stopped: set[int] = set()
         self._directory = directory
 
     @staticmethod
@@ -54,8 +51,6 @@ class Host:
         self.control.start()
 
     def stop(self) -> None:
-        for pid in self.stopped:
-            os.kill(pid, signal.SIGCONT)
         if hasattr(self, "control"):
             self.control.stop()
         self.ovs.stop()
@@ -98,12 +93,3 @@ class Host:
 
     def is_ready(self) -> bool:
         return not self.client.not_ready()
-
-    def pause(self, pid: int) -> None:
-        """SIGSTOP."""
-        os.kill(pid, signal.SIGSTOP)
-        self.stopped.add(pid)
-
-    def resume(self, pid: int) -> None:
-        os.kill(pid, signal.SIGCONT)
-        self.stopped.discard(pid)

@@ -8,6 +8,7 @@ import pytest
 
 from fsctl.client import Client
 from tests.waiting import eventually
+from topologies.sandbox import DATABASE, SWITCH
 
 from .host import A_TO_B, BRIDGES, MAC, PREFIX, Host
 
@@ -120,8 +121,7 @@ def test_fault_A10_no_link_between_datapaths_of_different_types(host: Host) -> N
 
 def test_fault_A15_a_withdrawal_is_in_force_as_soon_as_the_switch_answers(host: Host) -> None:
     host.chain()
-    host.pause(host.ovs.switch_pid)
-    try:
+    with host.ovs.paused(SWITCH):
         time.sleep(0.2)
         began = time.monotonic()
         answer = host.client.put_flows("r1", [{"match": {"in": "eth0", "ipv4_dst": PREFIX}, "action": "drop"}])
@@ -129,8 +129,6 @@ def test_fault_A15_a_withdrawal_is_in_force_as_soon_as_the_switch_answers(host: 
         assert "b0" in answer["waiting_for"]
         assert not host.is_ready()
         time.sleep(11)
-    finally:
-        host.resume(host.ovs.switch_pid)
     eventually(lambda: host.trace() == "drop", within_s=REPAIRED_S)
     eventually(host.is_ready, within_s=REPAIRED_S)
 
@@ -179,7 +177,7 @@ def test_fault_F5_a_rule_for_the_last_routers_port_is_not_evaded(host: Host, rul
 
 def test_fault_D11_a_database_that_hangs_holds_up_no_write(host: Host) -> None:
     host.chain()
-    host.pause(host.ovs.database_pid)
+    host.ovs.pause(DATABASE)
     for n in range(5):
         began = time.monotonic()
         host.delegate("r1", "r2.eth0", f"10.0.3.{n}")
@@ -187,7 +185,7 @@ def test_fault_D11_a_database_that_hangs_holds_up_no_write(host: Host) -> None:
     began = time.monotonic()
     host.delegate("r1", "r2.eth0", "10.9.0.0/16")  # this one needs a link that is not there
     assert time.monotonic() - began < ANSWERED_S
-    host.resume(host.ovs.database_pid)
+    host.ovs.resume(DATABASE)
     eventually(lambda: "ttl=63" in host.trace(A_TO_B.replace("10.0.3.1", "10.9.2.1")), within_s=2 * ANSWERED_S)
 
 

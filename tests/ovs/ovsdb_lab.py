@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,42 +17,7 @@ def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:
 
 
 class Box(Sandbox):
-    """A sandbox whose daemons can be stopped, ended and started again."""
-
-    @property
-    def switch_is_alive(self) -> bool:
-        return self._daemons[-1].poll() is None
-
-    def stop_database(self) -> None:
-        server = self._daemons.pop(0)
-        server.terminate()
-        server.wait(10)
-
-    def start_database(self) -> None:
-        self._spawn("ovsdb-server", str(self.directory / "conf.db"), f"--remote=punix:{self.db_socket}",
-                    "--unixctl=" + self._ctl("db"))  # fmt: skip
-        self._wait_for(self.db_socket)
-        self._daemons.insert(0, self._daemons.pop())
-        self.vsctl("--retry", "--timeout=20", "--no-wait", "init")
-
-    def end_switch(self) -> None:
-        switch = self._daemons.pop()
-        switch.kill()
-        switch.wait(10)
-
-    def start_switch(self) -> None:
-        self._spawn("ovs-vswitchd", f"unix:{self.db_socket}", "--enable-dummy=override", "--disable-system",
-                    "-vconsole:off", "-vfile:info", f"--log-file={self.directory}/vswitchd.log",
-                    "--unixctl=" + self._ctl("sw"))  # fmt: skip
-
-    @contextmanager
-    def frozen_database(self) -> Iterator[None]:
-        """ovsdb-server accepts connections (the kernel does) and answers nothing."""
-        os.kill(self._daemons[0].pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._daemons[0].pid, signal.SIGCONT)
+    """A sandbox, and questions about its database."""
 
     def get(self, table: str, record: str, column: str) -> str:
         return self.vsctl("get", table, record, column).strip().strip('"')

@@ -14,22 +14,10 @@ from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
 from tests.waiting import eventually
-from topologies.sandbox import available
+from topologies.sandbox import DATABASE, available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def box() -> Iterator[Box]:
-    value = Box()
-    try:
-        value.start()
-        value.add_bridge("br-a", ports=2)
-        value.add_bridge("br-b", ports=1)
-        yield value
-    finally:
-        value.stop()
 
 
 @pytest.fixture
@@ -160,11 +148,11 @@ def test_database_server_restarts(box: Box, links: OvsdbLinks) -> None:
     links.want(pairs(("br-a", "br-b")))
     eventually(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
     old = links.view()
-    box.stop_database()
+    box.kill(DATABASE)
     time.sleep(0.2)
     assert links.view().links == old.links
     eventually(lambda: "no connection" in links.problem, "told")
-    box.start_database()
+    box.start_again(DATABASE)
     box.vsctl("--no-wait", "add-port", "br-a", "after0", "--", "set", "interface", "after0", "type=dummy",
               "--", "del-port", link_name("br-b", "br-a"))  # fmt: skip
     assert eventually(lambda: ("br-a", "after0") in links.view().ports, "seen") < 2.0

@@ -11,23 +11,11 @@ from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
 from fsctl.ovsdb import OvsdbLinks, link_name
 from tests.waiting import eventually
-from topologies.sandbox import available
+from topologies.sandbox import DATABASE, SWITCH, available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
 A, B = "br-a", "br-b"
 HERE, THERE = link_name(A, B), link_name(B, A)
-
-
-@pytest.fixture
-def box() -> Iterator[Box]:
-    value = Box()
-    try:
-        value.start()
-        value.add_bridge(A, ports=2)
-        value.add_bridge(B, ports=1)
-        yield value
-    finally:
-        value.stop()
 
 
 @pytest.fixture
@@ -88,17 +76,17 @@ def test_fault_A5_switch_survives_rstp_before_and_after(box: Box, links: OvsdbLi
     eventually(lambda: is_repaired(links, "link"), "made again")
     eventually(lambda: are_made(links, (A, B)), "made again")
     time.sleep(0.5)  # a state machine runs at every tick
-    assert box.switch_is_alive
+    assert box.is_running(SWITCH)
     assert "rstp.c" not in (box.directory / "vswitchd.log").read_text()
 
 
 def test_fault_F1_unsafe_ports_of_an_earlier_fsctl_are_made_safe_first(box: Box) -> None:
     """With them ovs-vswitchd ends at every start; the database alone is there to put it right."""
-    box.end_switch()
+    box.kill(SWITCH)
     box.make_first_edition_link(A, B)
     box.vsctl("--no-wait", "set", "bridge", A, "rstp_enable=true", "--", "set", "bridge", B, "rstp_enable=true")
-    box.start_switch()
-    eventually(lambda: not box.switch_is_alive, "ovs-vswitchd 3.1 ends: the bug that this is about")
+    box.launch(SWITCH)
+    eventually(lambda: not box.is_running(SWITCH), "ovs-vswitchd 3.1 ends: the bug that this is about")
     seen: list[tuple[str, str]] = []
     with stepping(box) as links:
         links.on_change(lambda: seen.append((box.get("port", HERE, "other_config"), box.get("bridge", A, "controller"))))
@@ -106,11 +94,11 @@ def test_fault_F1_unsafe_ports_of_an_earlier_fsctl_are_made_safe_first(box: Box)
         links.want(pairs((A, B)))
         eventually(lambda: "rstp-enable" in box.get("port", THERE, "other_config"), "made safe")
         eventually(lambda: CONTROLLER in box.get("port", THERE, "external_ids"), "and marked")
-        box.end_switch()
-        box.start_switch()
+        box.kill(SWITCH)
+        box.launch(SWITCH)
         box.vsctl("--timeout=10", "set", "bridge", A, "other_config:hwaddr=02:00:00:00:00:0a")
         time.sleep(0.5)
-        assert box.switch_is_alive
+        assert box.is_running(SWITCH)
         assert are_made(links, (A, B))
         assert not links.repairs["link"]
 
@@ -282,7 +270,7 @@ def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(
 def test_fault_D11_a_frozen_database_holds_up_nobody(box: Box, links: OvsdbLinks) -> None:
     box.vsctl("--no-wait", "add-br", "br-c", "--", "set", "bridge", "br-c", "datapath_type=dummy")
     eventually(lambda: "br-c" in links.view().bridges, "seen")
-    with box.frozen_database():
+    with box.paused(DATABASE):
         start = time.monotonic()
         links.manage([A, B, "br-c"], CONTROLLER)
         links.want(pairs((A, B), (A, "br-c")))

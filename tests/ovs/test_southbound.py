@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +32,7 @@ from fsctl.rules import (
     SetField,
 )
 from tests.waiting import eventually
-from topologies.sandbox import Sandbox
+from topologies.sandbox import SWITCH, Sandbox
 
 pytestmark = pytest.mark.ovs
 
@@ -221,12 +219,12 @@ def test_a_switch_that_dies_wakes_up_who_waits(driver_of: Callable[[Sandbox], Dr
             except UnavailableError as e:
                 caught.append(e)
 
-        os.kill(sandbox.switch_pid, signal.SIGSTOP)
+        sandbox.pause(SWITCH)
         waiting = threading.Thread(target=ask)
         waiting.start()
         time.sleep(0.3)
         assert waiting.is_alive()
-        os.kill(sandbox.switch_pid, signal.SIGKILL)
+        sandbox.kill(SWITCH)
         waiting.join(30)
         (error,) = caught
         assert isinstance(error, UnavailableError)

@@ -19,7 +19,7 @@ from tests.soak import probes, rulebook, words
 from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
 from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, net_of
 from tests.soak.probes import CHATTER_EVERY_S, Talk
-from tests.soak.switch import DATABASE, SWITCH, rss_kib
+from tests.soak.switch import rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
 from tests.soak.wire import Ears, Probe, mac_text
@@ -27,6 +27,7 @@ from tests.soak.world import SWITCH_NS, World
 from tests.waiting import waited_for
 from topologies.control import Control
 from topologies.processes import LabError, Whole
+from topologies.sandbox import DATABASE, SWITCH
 
 STATED_S = 1.0
 """In what time everything that somebody else has changed is to be repaired."""

@@ -17,9 +17,9 @@ from tests.soak.actions import Pause, Soak, action
 from tests.soak.harness import WELL
 from tests.soak.plan import HOSTS, ROUTERS, neighbours, port_on
 from tests.soak.probes import POOL, between
-from tests.soak.switch import DATABASE, SWITCH
 from tests.soak.walk import PUNTED
 from tests.soak.watch import LEASE_S
+from topologies.sandbox import DATABASE, SWITCH
 
 DELEGATING = ("r1", "r2", "r3")
 FORGOTTEN_S = 1.2

@@ -31,7 +31,7 @@ ONLY = os.environ.get("FSCTL_SOAK_ONLY", "")
 STALL_S = float(os.environ.get("FSCTL_SOAK_STALL", "0.5"))
 START_S = 60.0
 SLOW_REPAIRS = 0.1
-"""Which part of the repairs may take longer than stated: others use the machine too."""
+"""The share of repairs that may take longer than stated: other programs use the machine too."""
 MODULES = (on_ports, on_processes, on_rules)
 
 pytestmark = [

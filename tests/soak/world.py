@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.agent.netns import Namespace, inside, namespaces
 from tests.soak.plan import HOSTS, PORTS, ROUTERS, Port, RouterPlan, net_of
-from tests.soak.switch import DATABASE, SWITCH, Switch
+from tests.soak.switch import Switch
 from tests.soak.wire import Devices, Heard
 from topologies.processes import Whole, run
 
@@ -52,7 +52,7 @@ class World(Whole):
         for plan in ROUTERS.values():
             self._configure(plan)
         self.switch = Switch(self.ns[SWITCH_NS].name)
-        self._stack.callback(self._end_switch)
+        self._stack.callback(self.switch.stop)
         self.switch.start()
         self.switch.build(self.fail_mode)
         self.hosts = self._listen(HOSTS_NS, {p.station: p.device for p in HOSTS.values()}, self._heard)
@@ -65,12 +65,6 @@ class World(Whole):
             opened = Devices(devices, heard)
         self._stack.callback(opened.close)
         return opened
-
-    def _end_switch(self) -> None:
-        for which in (DATABASE, SWITCH):
-            with suppress(ProcessLookupError, IndexError):
-                self.switch.resume(which)
-        self.switch.stop()
 
     def _plug(self, port: Port) -> None:
         """A cable: the station's end with the station's MAC, the other in Open vSwitch's namespace."""

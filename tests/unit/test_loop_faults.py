@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,13 +20,6 @@ from tests.waiting import eventually
 from .paper import MAC, Lab
 
 TO_B = Forward("eth1", MAC["b"])
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.stop()
 
 
 def stored(lab: Lab) -> Any:
