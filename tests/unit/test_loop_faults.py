@@ -17,7 +17,7 @@ from fsctl.model import Forward, Match, Prefix
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
 from tests.waiting import eventually
 
-from .paper import MAC, Lab
+from .paper import MAC, Lab, PaperSwitch
 
 TO_B = Forward("eth1", MAC["b"])
 
@@ -284,3 +284,17 @@ def test_a_loop_that_is_busy_is_not_stuck(lab: Lab, monkeypatch: pytest.MonkeyPa
     while time.monotonic() < until:
         assert not lab.controller.unhealthy()
         time.sleep(0.01)
+
+
+def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
+    """It answers for its ports, and then not for its rules."""
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.settle()
+    again = PaperSwitch("x")
+    again.table, again.gone = lab.switches["x"].table, True
+    lab.switches["x"] = again
+    lab.controller.switch_connected(again, lab.ports("x"))
+    eventually(lambda: any("gone" in reason for reason in lab.controller.not_ready()))
+    again.gone = False
+    eventually(lambda: not lab.controller.not_ready())
+    lab.check_in_step()
