@@ -132,6 +132,8 @@ class BridgeWorker:
         """What was asked for and when, since the last that the loop has heard of."""
         self._first: Dump | None = None
         self._is_lost = False
+        self._has_begun = False
+        """What it holds at first has been told."""
         self._is_stopped = False
         self._drift: Drift | None = None
 
@@ -193,7 +195,10 @@ class BridgeWorker:
 
     def run(self) -> None:
         """Work until `stop`, or until the connection is gone."""
-        self._attempt(self._begin)
+        while not self._has_begun and not self._is_stopped and not self.switch.is_closed:
+            self._attempt(self._begin)
+            if not self._has_begun and self._answers():
+                self._awake.wait(PROBE_PAUSE_S)
         while not self._is_stopped and not self.switch.is_closed:
             if self._is_lost:
                 self._come_back()
@@ -217,6 +222,7 @@ class BridgeWorker:
     def _begin(self) -> None:
         self.switch.watch(self._drifted)
         self._first = self.switch.dump()
+        self._has_begun, self._is_lost = True, False
         self._report(self, Report(dump=self._first, is_first=True))
 
     def _drifted(self, hits_us: bool) -> None:
@@ -270,13 +276,7 @@ class BridgeWorker:
         """Wait until the switch answers again. The loop then asks for a sync."""
         if any(isinstance(item, _Sync) for item in self._queue):
             return
-        try:
-            self.switch.probe()
-        except UnavailableError:
-            return
-        except Exception:  # noqa: BLE001 - the bridge stays out of sync; it is asked again
-            _LOG.exception("bridge %s: the probe failed", self.switch.bridge)
-            self._awake.wait(PROBE_PAUSE_S)
+        if not self._answers():
             return
         self._report(self, Report(is_back=True))
         while not any(isinstance(item, _Sync) for item in self._queue):
@@ -284,6 +284,18 @@ class BridgeWorker:
                 return
             self._awake.wait(PROBE_PAUSE_S)
             self._awake.clear()
+
+    def _answers(self) -> bool:
+        """Wait until the switch answers; false if it has disconnected or the probe failed."""
+        try:
+            self.switch.probe()
+        except UnavailableError:
+            return False
+        except Exception:  # noqa: BLE001 - the bridge stays out of sync; it is asked again
+            _LOG.exception("bridge %s: the probe failed", self.switch.bridge)
+            self._awake.wait(PROBE_PAUSE_S)
+            return False
+        return True
 
     def _give_up(self) -> None:
         """Discard the open bundle, if any."""

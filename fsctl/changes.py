@@ -65,7 +65,8 @@ class Changes:
 
     def together(self, first: Submitted) -> Together:
         """A batch that begins with this write."""
-        return Together(self._owner.desired.fibs, self._owner.config, self._owner.sessions, first)
+        owner = self._owner
+        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed)
 
     def withdraw(self, router: str) -> None:
         """Withdraw a router's delegations, also while the store fails."""

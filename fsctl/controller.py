@@ -60,6 +60,7 @@ TICK_S = 1.0
 """The longest that the loop sleeps. It wakes earlier when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
 """How long a reader waits for the end of the loop's turn."""
+"""How long a reader waits for the end of the loop's turn."""
 STUCK_S = 10.0
 """/healthz reports a loop that has finished no job for so long."""
 
@@ -364,7 +365,7 @@ class Controller:
             self.changes.withdraw(router)
 
     def _store_owed(self) -> None:
-        self.durable.write_owed(self.desired.fibs, self.sessions)
+        self.durable.write_owed(self.desired.fibs, self.sessions, self.inventory.overrides)
 
     def _answer(self) -> None:
         self.answers.resolve_due(is_starting=self.is_starting)

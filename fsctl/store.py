@@ -105,8 +105,8 @@ class Store(Protocol):
         """Delete a router's session, if there is one."""
         ...
 
-    def check(self) -> None:
-        """Write something, and change nothing by it."""
+    def probe(self) -> None:
+        """Write something, and take it back."""
         ...
 
     def close(self) -> None: ...
@@ -212,9 +212,10 @@ class SqliteStore:
         with self._transaction() as db:
             db.execute("DELETE FROM session WHERE router = ?", (router,))
 
-    def check(self) -> None:
+    def probe(self) -> None:
         with self._transaction() as db:
-            db.execute("UPDATE state SET revision = revision")
+            db.execute("INSERT INTO session VALUES ('', '', 0, 0, 0)")
+            db.execute("DELETE FROM session WHERE router = ''")
 
     def _answer(self, revision: int, value: T) -> T:
         """Note a durable revision in the lock file; returns `value`."""

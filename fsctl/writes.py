@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -112,8 +112,11 @@ class Together:
     session, is not batched with others of that router: whether it is admitted depends on the result of those before it.
     """
 
-    def __init__(self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted) -> None:
-        self._fibs, self._config, self._sessions = fibs, config, sessions
+    def __init__(
+        self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted, owed: Collection[str] = ()
+    ) -> None:
+        """`owed`: routers whose writes the store cannot take now; they are not joined with those of others."""
+        self._fibs, self._config, self._sessions, self._owed = fibs, config, sessions, owed
         self.writes = [first]
         self._counts: list[WriteResult | None] = []
         self._latest: dict[str, dict[Place, Latest]] = {}
@@ -124,6 +127,8 @@ class Together:
         write = submitted.write
         same = [s.write for s in self.writes if s.write.router == write.router]
         if same and any(w.replace or w.session is not None for w in (write, *same)):
+            return False
+        if self._owed and any(s.write.router in self._owed for s in (submitted, *self.writes)):
             return False
         self.writes.append(submitted)
         return True

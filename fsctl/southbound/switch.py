@@ -51,6 +51,7 @@ class Southbound:
         self._bundles = itertools.count(1)
         self._foreign: frozenset[RuleKey] = frozenset()
         self._on_drift: Callable[[bool], None] | None = None
+        self._is_monitored = False
 
     def close(self) -> None:
         """The datapath is gone: calls under way raise UnavailableError."""
@@ -138,10 +139,14 @@ class Southbound:
     def watch(self, on_drift: Callable[[bool], None]) -> None:
         """From now on, `on_drift` is called when anybody else changes a rule; with true if it may be one of fsctl's.
 
-        It must not wait: it runs in the thread that receives.
+        It must not wait: it runs in the thread that receives. The switch is asked once: Open vSwitch refuses a monitor
+        that it has, and 3.1 does so with an answer that belongs to no request.
         """
         self._on_drift = on_drift
         self._connection.on_flow_updates = self._updates
+        if self._is_monitored:
+            return
+        self._is_monitored = True
         for body in self._ask(lambda xid: flow_monitor(xid, TABLES)):
             self._updates(body)
 

@@ -115,7 +115,7 @@ class Soak(Whole):
         for thread in (self.talk, self.stall, self.leases):
             self._stack.callback(thread.stop)
             thread.start()
-        self.rules = rulebook.read(self.switch)
+        self.rules, self._rules_known = rulebook.read(self.switch), True
         self.rss = self.memory()
 
     # --- what the harness does ----------------------------------------------------------------------------
@@ -168,9 +168,14 @@ class Soak(Whole):
             controller = 0  # it does not run just now
         return {"controller": controller, "ovs-vswitchd": self.switch.rss_kib()}
 
+    def forget_rules(self) -> None:
+        """A write has changed what the switch shall hold: it is read when everything is well again."""
+        self._rules_known = False
+
     def remember(self) -> None:
-        """What the switch holds now is what it shall hold: after a write, when packets and REST agree with it."""
-        self.rules = rulebook.read(self.switch)
+        """All is well: what the switch holds now is what it shall hold."""
+        if not self._rules_known:
+            self.rules, self._rules_known = rulebook.read(self.switch), True
 
     # --- what is compared ---------------------------------------------------------------------------------
 
@@ -203,7 +208,7 @@ class Soak(Whole):
     def _unsettled(self, pause: Pause) -> list[str]:
         found = []
         try:
-            if pause.same_rules:
+            if pause.same_rules and self._rules_known:
                 found += rulebook.difference(self.rules, rulebook.read(self.switch))
             if pause.ready:
                 found += [f"not ready: {reason}" for reason in self.control.client.not_ready()]

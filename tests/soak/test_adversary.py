@@ -75,6 +75,7 @@ class Round:
                 found = self._soak.check(pause)
                 if found:
                     return [f"in {self.name}, at {pause}:", *found]
+            self._soak.remember()
         except (AssertionError, LabError, FsctlError) as e:
             return [f"in {self.name}: {type(e).__name__}: {e}", self._soak.switch.died()]
         finally:

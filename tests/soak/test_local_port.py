@@ -15,8 +15,9 @@ from tests.agent.netns import inside
 from tests.soak.harness import Soak
 from tests.soak.judge import BYPASSED, ROUTED
 from tests.soak.plan import HOSTS, ROUTERS, port_on
-from tests.soak.wire import Probe, wait_until
+from tests.soak.wire import Probe
 from tests.soak.world import SWITCH_NS, World
+from tests.waiting import waited_for
 from topologies.sandbox import available
 
 DOM0, DOM0_MAC = "10.0.1.99", "02:00:00:00:00:63"
@@ -34,7 +35,7 @@ def settle_in(world: World) -> socket.socket:
     """Give b0's own device an address, let the routers know it; a UDP socket of the host."""
     world.switch.ctl("set", "bridge", "b0", f'other_config:hwaddr="{DOM0_MAC}"')
     gateway, ns = port_on("r1", "b0"), world.ns[SWITCH_NS]
-    wait_until(lambda: ns.mac("b0") == DOM0_MAC, ARRIVAL_S)
+    waited_for(lambda: ns.mac("b0") == DOM0_MAC, ARRIVAL_S)
     lines = [
         f"addr add {DOM0}/24 dev b0",
         "link set dev b0 up",
@@ -65,7 +66,7 @@ def test_fault_F11_dom0s_own_bridge_address_as_host(tmp_path: Path) -> None:
             sent = soak.judge.sent(Probe("a", DOM0_MAC, port_on("r1", "b0").mac, DOM0, there.address(4)))
             for sock in sockets.values():
                 sock.sendto(b"soak:%08x " % sent.probe.mark, (there.address(4), PORTS[1]))
-            arrived = wait_until(lambda s=sent: bool(s.heard[BYPASSED] and s.heard[ROUTED]), ARRIVAL_S)  # type: ignore[misc]
+            arrived = waited_for(lambda s=sent: bool(s.heard[BYPASSED] and s.heard[ROUTED]), ARRIVAL_S)  # type: ignore[misc]
             assert arrived, sent.heard
             by_world = {w: [(station, raw[:14], raw[22]) for station, raw in sent.heard[w]] for w in (BYPASSED, ROUTED)}
             assert by_world[BYPASSED] == by_world[ROUTED]

@@ -17,7 +17,7 @@ from fsctl.model import Forward, Match, Prefix
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
 from tests.waiting import eventually
 
-from .paper import MAC, Lab
+from .paper import MAC, Lab, PaperSwitch
 
 TO_B = Forward("eth1", MAC["b"])
 
@@ -116,7 +116,7 @@ def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
 
 def test_a_store_that_works_again_is_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
-        for method in ("commit_all", "check"):
+        for method in ("commit_all", "probe"):
             full.setattr(lab.store, method, broken)
         with pytest.raises(StoreError):
             lab.write("r", ("11.0.0.0/8", TO_B))
@@ -139,7 +139,7 @@ def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPat
         with pytest.raises(StoreError, match="has not answered"):
             lab.write("r", ("10.0.0.0/8", TO_B))
         began = time.monotonic()
-        with pytest.raises(StoreError, match="does not answer"):  # nobody waits behind it
+        with pytest.raises(StoreError, match="has not answered"):  # nobody waits behind it
             lab.write("s", ("10.0.0.0/8", TO_B))
         assert time.monotonic() - began < 0.2
     assert not lab.flow_rules("x")
@@ -284,3 +284,17 @@ def test_a_loop_that_is_busy_is_not_stuck(lab: Lab, monkeypatch: pytest.MonkeyPa
     while time.monotonic() < until:
         assert not lab.controller.unhealthy()
         time.sleep(0.01)
+
+
+def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
+    """It answers for its ports, and then not for its rules."""
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.settle()
+    again = PaperSwitch("x")
+    again.table, again.gone = lab.switches["x"].table, True
+    lab.switches["x"] = again
+    lab.controller.switch_connected(again, lab.ports("x"))
+    eventually(lambda: any("gone" in reason for reason in lab.controller.not_ready()))
+    again.gone = False
+    eventually(lambda: not lab.controller.not_ready())
+    lab.check_in_step()
