@@ -22,7 +22,7 @@ from tests.soak.probes import CHATTER_EVERY_S, Talk
 from tests.soak.switch import rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import Ears, Probe, mac_text
+from tests.soak.wire import NOBODYS_VLAN, Ears, Probe, mac_text
 from tests.soak.world import SWITCH_NS, World
 from tests.waiting import waited_for
 from topologies.control import Control
@@ -35,8 +35,6 @@ GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
 ARRIVAL_S = 1.5
 LEARNED_S = 1.3
-NOBODYS_VLAN = 4095
-"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 MAX_GROWTH_KIB = 128 * 1024
 
 
