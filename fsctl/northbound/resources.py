@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import ClassVar, TypedDict
@@ -42,11 +42,12 @@ class _Author(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every resource needs. `patience_s`: how long a write waits for the switches."""
+    """What every resource needs. `patience_s`: how long a write waits for the switches; `pause` lets others run."""
 
     backend: Backend
     max_body: int
     patience_s: float
+    pause: Callable[[], None]
 
 
 class Resource:
@@ -60,7 +61,7 @@ class Resource:
         self.backend = service.backend
 
     def body(self, req: falcon.Request) -> Json:
-        return read_json(req, self.service.max_body)
+        return read_json(req, self.service.max_body, self.service.pause)
 
     def author(self, req: falcon.Request) -> _Author:
         """Whose change this is: the controller refuses it where it is not of the router's session, or too late."""
@@ -121,12 +122,12 @@ class Flows(Resource):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         with self.backend.incoming():
-            write = read_replacement(self.backend.network.routers[router], self.body(req))
+            write = read_replacement(self.backend.network.routers[router], self.body(req), self.service.pause)
             ticket = self.backend.write(replace(write, **self.author(req)))
         self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        write = read_patch(self.backend.network.routers[router], self.body(req))
+        write = read_patch(self.backend.network.routers[router], self.body(req), self.service.pause)
         self.answer_write(req, resp, self.backend.write(replace(write, **self.author(req))))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
