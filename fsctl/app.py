@@ -105,7 +105,7 @@ class FsctlApp(app_manager.RyuApp):
         super().start()
         self.ovsdb.manage(self.config.bridges, self.config.controller)
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
-        wsgi = make_app(self.fsctl, Auth.of(self.config))
+        wsgi = make_app(self.fsctl, Auth.of(self.config), pause=self.fsctl.runtime.pause)
         self._own = [
             hub.spawn(self.fsctl.run),
             hub.spawn(self.ovsdb.run, lambda: self._stopping),

@@ -156,17 +156,17 @@ class BridgeState:
         """The switch has confirmed changes, or a comparison as a whole."""
         self.confirmed = max(self.confirmed, report.number)
         self.worker.heard(self.confirmed)
+        rejected = {r.key for r in report.rejections}
         if report.dump is not None:
             self.warnings, self.policies, self.has_news = report.dump.warnings, report.dump.policies, True
             if report.table is not None:
-                self._foreign = report.dump.foreign - report.table.rules.keys() | report.dump.foreign & self.rejected.keys()
+                self._foreign = report.dump.foreign - (report.table.rules.keys() - rejected)
         if report.is_first:
             self.is_dumped, self._sync_at = True, now
             rules = report.dump.table.rules if report.dump is not None else {}
             self._note(rules)
             self.demoted = {key for key, actions in rules.items() if key.table == FLOW_SWITCH and actions == BRIDGE}
             return
-        rejected = {r.key for r in report.rejections}
         if report.table is not None:
             self._synced(report, now)
             self._note({k: a for k, a in report.table.rules.items() if k not in rejected})

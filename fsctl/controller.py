@@ -18,6 +18,7 @@ from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report, Switch
 from fsctl.changes import Changes
 from fsctl.config import Config
+from fsctl.connections import Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import NotFoundError
@@ -59,7 +60,6 @@ MOST_WRITES, MOST_CHANGES = 64, 100_000
 TICK_S = 1.0
 """The longest that the loop sleeps. It wakes earlier when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
-"""How long a reader waits for the end of the loop's turn."""
 """How long a reader waits for the end of the loop's turn."""
 STUCK_S = 10.0
 """/healthz reports a loop that has finished no job for so long."""
@@ -103,6 +103,7 @@ class Controller:
         self.desired = Desired(self.inventory, fibs, runtime.pause)
         self._jobs = Jobs(runtime)
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
+        self.connections = Connections(self.installer, self.inventory)
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
         self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
@@ -139,16 +140,16 @@ class Controller:
     def switch_connected(self, switch: Switch, ports: Iterable[Port], datapath_id: int | None = None) -> None:
         """A configured bridge has connected."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self._connected(switch, found, datapath_id))
+        self._jobs.add(lambda: self.connections.connected(switch, found, datapath_id))
 
     def switch_gone(self, switch: Switch) -> None:
         """Its connection is gone. The switch keeps its rules."""
-        self._jobs.add(lambda: self._gone(switch))
+        self._jobs.add(lambda: self.connections.gone(switch))
 
     def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after at least one came, went or changed."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self.inventory.take_ports(switch.bridge, found))
+        self._jobs.add(lambda: self.connections.ports_changed(switch, found))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
         """A new view of OVSDB."""
@@ -371,14 +372,6 @@ class Controller:
         self.answers.resolve_due(is_starting=self.is_starting)
 
     # --- switches ----------------------------------------------------------------------------------------
-
-    def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
-        self.installer.connect(switch, datapath_id)
-        self.inventory.take_ports(switch.bridge, ports)
-
-    def _gone(self, switch: Switch) -> None:
-        if self.installer.disconnect(switch):
-            _LOG.warning("bridge %s: disconnected; it keeps its rules", switch.bridge)
 
     def _reported(self, worker: BridgeWorker, report: Report) -> None:
         here = self.installer.current(worker)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from fsctl.bridge_state import BridgeState
 from fsctl.bridge_worker import BridgeWorker, Drift, Report, Switch
@@ -15,10 +16,12 @@ from fsctl.demotion import to_demote
 from fsctl.errors import FsctlError
 from fsctl.fixed_rules import BRIDGE
 from fsctl.pipeline import Layout
-from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, LEARN, SENDERS, GotoTable, RuleChange
+from fsctl.rules import EGRESS, ELSEWHERE, FLOW_SWITCH, GUARD, LEARN, SENDERS, GotoTable, RuleChange
 from fsctl.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
+SHOWN = 10
+"""Rejected rules that the log names at a time; a full table rejects thousands."""
 Pieces = Iterable[Mapping[str, list[RuleChange]]]
 
 
@@ -97,7 +100,7 @@ class Installer:
         """What has changed must not catch the packets of rules that were rejected before."""
         here = self.bridges.get(bridge)
         if here is not None and here.is_tracked and here.rejected:
-            demoted = to_demote(layout(), bridge, here.rejected, here.demoted)
+            demoted = to_demote(layout(), bridge, here.rejected, here.demoted, self._runtime.pause)
             here.demoted.update(demoted)
             here.worker.add([RuleChange(key, BRIDGE, False) for key in demoted])
 
@@ -132,19 +135,21 @@ class Installer:
             if report.rejections and not here.is_superseded(report):
                 self._rejected(here, report, layout)
             if report.table is not None and here.demoted and not here.is_superseded(report):
-                here.promote(to_demote(layout, here.bridge, here.rejected, ()), now)
+                here.promote(to_demote(layout, here.bridge, here.rejected, (), self._runtime.pause), now)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
         """Note what was rejected; no other rule may bypass its packets instead."""
         bridge, words = here.bridge, {r.key: r.error for r in report.rejections}
         here.rejected.update(words)
         here.try_again(self._runtime.now())
-        for key, error in words.items():
+        for key, error in islice(words.items(), SHOWN):
             _LOG.error("bridge %s rejected %s: %s", bridge, key, error)
+        if len(words) > SHOWN:
+            _LOG.error("bridge %s rejected %d more rules", bridge, len(words) - SHOWN)
         fixes = [RuleChange(c.key, None, False) for c in report.changes if c.key in words and not c.is_new]
-        if any(key.table in (GUARD, EGRESS, SENDERS, LEARN) for key in words):
+        if any(key.table in (GUARD, EGRESS, SENDERS, LEARN, ELSEWHERE) for key in words):
             fixes += self._quarantine(here, layout)
-        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted)
+        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted, self._runtime.pause)
         here.demoted.update(demoted)
         fixes += [RuleChange(key, BRIDGE, False) for key in demoted]
         if fixes and here.is_tracked:

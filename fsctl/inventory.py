@@ -6,6 +6,7 @@ belong to the interface, and only `ofport` and `up` follow the port.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -102,10 +103,11 @@ class Inventory:
             {
                 ports[port].ofport: GUEST_SENDERS if info.attached_mac or info.iface_id else most
                 for port, info in sorted(present.items())
-                if not info.exempt
+                if info.has_senders
             },
             self._pinned(present, ports),
             bridge.mac_age_s,
+            {ports[port].ofport: zlib.crc32(info.uuid.encode()) for port, info in sorted(present.items())},
             state.arrivals,
             state.delivers,
         )
@@ -212,6 +214,6 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
 def without_switch_state(network: Network) -> dict[str, Bridge]:
     """The bridges without patch links, and without the other things that no walk depends on."""
     return {
-        name: replace(b, links={}, arrivals=None, delivers=None, sender_ports={}, pinned={}, mac_age_s=0)
+        name: replace(b, links={}, arrivals=None, delivers=None, sender_ports={}, pinned={}, mac_age_s=0, port_ids={})
         for name, b in network.bridges.items()
     }

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from fsctl.rules import (
     EGRESS,
+    ELSEWHERE,
     FLOW_SWITCH,
     GUARD,
     LEARN,
@@ -29,8 +30,10 @@ from fsctl.rules import (
 LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": added first, removed last."""
 
-_ADD_RANK = {"else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
-_REMOVE_RANK = {FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120}
+_ADD_RANK = {ELSEWHERE: 8, "else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
+_REMOVE_RANK = {
+    FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120, ELSEWHERE: 122,
+}  # fmt: skip
 """The order of the tables' changes; modifications count as additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
 
@@ -107,7 +110,7 @@ class _Rejected:
 
     def _add(self, change: RuleChange) -> None:
         table, priority, _ = change.key
-        if table == SENDERS:
+        if table in (SENDERS, ELSEWHERE):
             return  # bridging goes on without it, by the rules that are there
         if priority <= LAST_TABLE_MISS:
             self._bare.add(table)
@@ -136,14 +139,14 @@ class _Rejected:
 def dependents(rejected: Sequence[RuleChange], changes: Sequence[RuleChange]) -> list[RuleChange]:
     """The additions and modifications among `changes` that must not be made if `rejected` are not.
 
-    A rule may point to a missing entry: tables 3 and 4 send unknown packets to table 5, the slow path. So a rule stays
+    A rule may point to a missing entry: tables 3 and 4 send unknown packets to tables 5 and 7, the slow path. So a rule stays
     when its way is rejected, and a way when its MTU rule is; without them, their packets would follow a shorter prefix.
     These rules depend on a rejected one:
 
     * the flow switch rules to a router MAC, on its guard rules (all flow switch rules, on a guard without MAC);
     * the ways that deliver with a MAC, on its egress rule;
     * the MTU rules of ways, on the rule for frames that are too long;
-    * all rules that lead to a table other than SENDERS, on its "else".
+    * all rules that lead to a table other than SENDERS and ELSEWHERE, on its "else".
     """
     missing, known = _Rejected(rejected), {id(c) for c in rejected}
     return [c for c in changes if id(c) not in known and missing.hinders(c)]

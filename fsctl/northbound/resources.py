@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import ClassVar, TypedDict
@@ -31,6 +31,9 @@ from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, 
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
+SMALL_BODY = 1 << 20
+FLOW_BYTES = 1024
+"""Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
 _BATCH = 500
 """Elements of a long answer per piece; other requests are served between two pieces."""
 
@@ -43,11 +46,12 @@ class _Author(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every resource needs. `max_body`: bytes; `patience_s`: how long a write is waited for at most."""
+    """What every resource needs. `patience_s`: how long a write waits for the switches; `pause` lets others run."""
 
     backend: Backend
     max_body: int
     patience_s: float
+    pause: Callable[[], None]
 
 
 class Resource:
@@ -60,8 +64,8 @@ class Resource:
         self.service = service
         self.backend = service.backend
 
-    def body(self, req: falcon.Request) -> Json:
-        return read_json(req, self.service.max_body)
+    def body(self, req: falcon.Request, most: int = SMALL_BODY) -> Json:
+        return read_json(req, min(most, self.service.max_body), self.service.pause)
 
     def author(self, req: falcon.Request) -> _Author:
         """The author of a change; the controller refuses a change that is not of the router's session, or late."""
@@ -115,6 +119,9 @@ class OneInterface(Resource):
 class Flows(Resource):
     """/v1/routers/{router}/flows: the router's FIB."""
 
+    def flows(self, req: falcon.Request, router: str) -> Json:
+        return self.body(req, SMALL_BODY + FLOW_BYTES * self.backend.network.routers[router].max_flows)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         state = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED)}).get("state")
         head = {"router": router, "revision": self.backend.revision}
@@ -123,12 +130,12 @@ class Flows(Resource):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         with self.backend.incoming():
-            write = read_replacement(self.backend.network.routers[router], self.body(req))
+            write = read_replacement(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
             ticket = self.backend.write(replace(write, **self.author(req)))
         self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        write = read_patch(self.backend.network.routers[router], self.body(req))
+        write = read_patch(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
         self.answer_write(req, resp, self.backend.write(replace(write, **self.author(req))))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:

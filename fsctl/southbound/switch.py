@@ -31,6 +31,7 @@ from fsctl.southbound.replies import Connection, Datapath, bridge_name
 from fsctl.status import Dump, Port, Rejection
 
 LOG = logging.getLogger(__name__)
+READER_PATIENCE_S = 1.0
 ROOM = 1 << 20
 """The xids reserved for a bundle of unknown size; one change takes one."""
 
@@ -126,9 +127,9 @@ class Southbound:
         self._foreign -= frozenset(keys)
 
     def counters(self) -> dict[RuleKey, tuple[int, int]]:
-        """(packets, bytes) of each rule in the flow switch table."""
+        """(packets, bytes) of each rule in the flow switch table. Somebody waits for the answer: not for long."""
         flows = FlowDecoder()
-        for body in self._ask(lambda xid: requests.flow_stats(xid, FLOW_SWITCH)):
+        for body in self._ask(lambda xid: requests.flow_stats(xid, FLOW_SWITCH), READER_PATIENCE_S):
             flows.feed(body)
         return flows.dump.counters
 
@@ -170,13 +171,13 @@ class Southbound:
                     continue
                 return
 
-    def _ask(self, request: Callable[[int], bytes]) -> Iterator[bytes]:
-        """The bodies of a multipart request's replies. Each must come within TIMEOUT_S."""
+    def _ask(self, request: Callable[[int], bytes], patience_s: float = TIMEOUT_S) -> Iterator[bytes]:
+        """The bodies of a multipart request's replies. Each must come within `patience_s`."""
         with self._connection.conversation() as talk:
             self._connection.send(request(talk.first))
             more = True
             while more:
-                raw = talk.receive(time.monotonic() + TIMEOUT_S)
+                raw = talk.receive(time.monotonic() + patience_s)
                 if raw[1] == const.ERROR:
                     error = decode_error(raw)
                     raise SwitchError(f"{self.bridge}: {error.name}", type=error.type, code=error.code)

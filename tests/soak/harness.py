@@ -22,7 +22,7 @@ from tests.soak.probes import CHATTER_EVERY_S, Talk
 from tests.soak.switch import rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import Ears, Probe, mac_text
+from tests.soak.wire import NOBODYS_VLAN, Ears, Probe, mac_text
 from tests.soak.world import SWITCH_NS, World
 from tests.waiting import waited_for
 from topologies.control import Control
@@ -35,8 +35,6 @@ GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
 ARRIVAL_S = 1.5
 LEARNED_S = 1.3
-NOBODYS_VLAN = 4095
-"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 MAX_GROWTH_KIB = 128 * 1024
 
 
@@ -86,6 +84,8 @@ class Soak(Whole):
         self.judge, self.outages = Judge(), Outages()
         self.flows: dict[str, list[Flow]] = {}
         self.repairs: list[float] = []
+        self.suspects: list[Sent] = []
+        """Probes that were not delivered as they should."""
         self.compared = 0
 
     def _open(self) -> None:
@@ -230,9 +230,27 @@ class Soak(Whole):
         waited_for(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
         time.sleep(0.05)  # for what should not arrive
         self.compared += len(sents)
-        found = [problem for sent in sents for problem in self._compare(sent, pause)]
-        found += [problem for sent in sents for problem in self._seen(sent, pause)]
+        found = []
+        for sent in sents:
+            problems = self._compare(sent, pause) + self._seen(sent, pause)
+            if problems:
+                self.suspects.append(sent)
+            found += problems
         return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
+
+    def explained(self, most: int = 2) -> list[str]:
+        """What Open vSwitch says in both worlds of probes that were not delivered as they should."""
+        lines = []
+        for sent in self.suspects[:most]:
+            host = HOSTS[sent.probe.sender]
+            for name, world in ((BYPASSED, self.bypassed), (ROUTED, self.routed)):
+                try:
+                    told = world.switch.appctl("ofproto/trace", host.bridge, f"in_port={host.name}", sent.probe.frame().hex())
+                except LabError as e:
+                    told = str(e)
+                heard = sorted({station for station, _ in sent.heard[name]})
+                lines += [f"{name}: {short(sent.probe)}: heard by {heard}; traced now:", *told.splitlines()]
+        return lines
 
     def _let_learn(self) -> None:
         """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""

@@ -272,4 +272,12 @@ def _spanning_tree(s: Soak, column: str, seconds: float, *timing: str) -> Iterat
         s.excuse(4.0)
         if not s.switch.died():
             s.both(*[w for b in MANAGED for w in ("--", "set", "bridge", b, f"{column}=false")][1:])
-    yield Pause(extra=1.0, same_rules=True, bypassed=True, ready=True)
+            _let_flood(s)
+    yield Pause(extra=2.0, same_rules=True, bypassed=True, ready=True)
+
+
+def _let_flood(s: Soak) -> None:
+    """Open vSwitch 3.1 floods nothing more into ports that have forwarded by spanning tree, until they are plugged in anew."""
+    ports = [p for p in PORTS.values() if p.bridge in MANAGED]
+    s.both(*[w for p in ports for w in ("--", "del-port", p.bridge, p.name)][1:])
+    s.both(*[w for p in ports for w in ("--", *s.switch.adding(p))][1:])

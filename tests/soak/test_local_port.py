@@ -7,13 +7,14 @@ import random
 import shutil
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.agent.netns import inside
 from tests.soak.harness import Soak
-from tests.soak.judge import BYPASSED, ROUTED
+from tests.soak.judge import BYPASSED, ROUTED, Sent
 from tests.soak.plan import HOSTS, ROUTERS, port_on
 from tests.soak.wire import Probe
 from tests.soak.world import SWITCH_NS, World
@@ -55,6 +56,11 @@ def settle_in(world: World) -> socket.socket:
     return made
 
 
+def has_arrived(sent: Sent) -> bool:
+    """Somewhere, in both worlds."""
+    return bool(sent.heard[BYPASSED] and sent.heard[ROUTED])
+
+
 def test_fault_F11_dom0s_own_bridge_address_as_host(tmp_path: Path) -> None:
     with Soak(tmp_path, random.Random(11)) as soak:
         sockets = {BYPASSED: settle_in(soak.bypassed), ROUTED: settle_in(soak.routed)}
@@ -66,7 +72,7 @@ def test_fault_F11_dom0s_own_bridge_address_as_host(tmp_path: Path) -> None:
             sent = soak.judge.sent(Probe("a", DOM0_MAC, port_on("r1", "b0").mac, DOM0, there.address(4)))
             for sock in sockets.values():
                 sock.sendto(b"soak:%08x " % sent.probe.mark, (there.address(4), PORTS[1]))
-            arrived = waited_for(lambda s=sent: bool(s.heard[BYPASSED] and s.heard[ROUTED]), ARRIVAL_S)  # type: ignore[misc]
+            arrived = waited_for(partial(has_arrived, sent), ARRIVAL_S)
             assert arrived, sent.heard
             by_world = {w: [(station, raw[:14], raw[22]) for station, raw in sent.heard[w]] for w in (BYPASSED, ROUTED)}
             assert by_world[BYPASSED] == by_world[ROUTED]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 ETH_P_ALL = 3
 CHATTER = 0x88B5
 """Local experimental ethertype (IEEE 802): stations say that they are there."""
+NOBODYS_VLAN = 4095
+"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 SOL_PACKET, ADD_MEMBERSHIP, AUXDATA, IGNORE_OUTGOING, MR_PROMISC = 263, 1, 8, 23, 1
 SO_RCVBUFFORCE = 33
 TP_STATUS_VLAN_VALID = 1 << 4

@@ -52,6 +52,7 @@ class PaperSwitch:
         self.gone = False
         self.is_closed = False
         self.abandoned = 0
+        self.reclaimed: frozenset[RuleKey] = frozenset()
 
     def apply(self, update: Update) -> list[Rejection]:
         if self.gone:
@@ -74,7 +75,7 @@ class PaperSwitch:
         self.drift = on_drift
 
     def reclaim(self, keys: frozenset[RuleKey]) -> None:
-        """Paper has no rules of others."""
+        self.reclaimed |= keys
 
     def probe(self) -> None:
         while self.gone and not self.is_closed:

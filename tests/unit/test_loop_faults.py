@@ -297,3 +297,30 @@ def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
     again.gone = False
     eventually(lambda: not lab.controller.not_ready())
     lab.check_in_step()
+
+
+def test_another_switch_of_the_same_name_comes_and_goes(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.settle()
+    other = PaperSwitch("x")
+    lab.controller.switch_connected(other, [])
+    eventually(lambda: lab.controller.installer.bridges["x"].worker.switch is other)
+    lab.controller.ports_changed(lab.switches["x"], lab.ports("x"))
+    lab.settle()
+    assert not lab.controller.network.routers["r"].interfaces["eth0"].up
+    other.is_closed = True
+    lab.controller.switch_gone(other)
+    eventually(lambda: lab.controller.network.routers["r"].interfaces["eth0"].up)
+    lab.check_in_step()
+    assert lab.flow_rules("x")
+
+
+def test_an_old_connection_that_ends_late_changes_nothing(lab: Lab) -> None:
+    lab.settle()
+    old, again = lab.switches["x"], PaperSwitch("x")
+    again.table, lab.switches["x"] = old.table, again
+    lab.controller.switch_connected(again, lab.ports("x"))
+    lab.settle()
+    lab.controller.switch_gone(old)
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()

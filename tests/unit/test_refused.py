@@ -12,8 +12,8 @@ from fsctl.fib import key_of
 from fsctl.fixed_rules import BRIDGE
 from fsctl.model import DROP, Forward, Prefix
 from fsctl.pipeline import flow_key
-from fsctl.rules import EGRESS, Action, RuleKey, Update
-from fsctl.status import Rejection
+from fsctl.rules import EGRESS, GUARD, Action, RuleChange, RuleKey, RuleTable, Update
+from fsctl.status import Dump, Rejection
 
 from .paper import MAC, Lab
 
@@ -106,3 +106,21 @@ def test_a_comparison_brings_no_demoted_rule_back_too_soon(lab: Lab, monkeypatch
     lab.check_in_step()
     assert narrow in lab.flow_rules("x")
     assert not lab.controller.not_ready()
+
+
+def test_a_rule_that_was_there_before_is_not_replaced_while_ours_changes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write is on its way to that place when the bridge is compared: the rejection is forgotten, not whose rule it is."""
+    switch = lab.switches["x"]
+    guard = next(key for key in lab.controller.now.layout.frames["x"].rules if key.table == GUARD)
+    switch.refuse.add(guard)
+    switch.table.rules.pop(guard, None)
+    monkeypatch.setattr(switch, "dump", lambda: Dump(RuleTable(dict(switch.table.rules)), foreign=frozenset({guard})))
+    lab.controller.switch_connected(switch, lab.ports("x"))
+    lab.settle()
+    here = lab.controller.installer.bridges["x"]
+    assert guard in here.rejected
+    here.anew([RuleChange(guard, BRIDGE, False)])
+    switch.drift(True)
+    time.sleep(0.2)
+    lab.settle()
+    assert guard not in switch.reclaimed
