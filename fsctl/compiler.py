@@ -57,8 +57,8 @@ class Compiler:
 
     @staticmethod
     def _full(plane: Plane) -> Iterator[list[Emission]]:
-        yield from plane.sweep(plane.order, plane.root(), {}, set(range(len(plane.nodes))))
-        yield from plane.sweep_points(plane.points, {})
+        yield from plane.sweep(plane.places.order, plane.root(), {}, set(range(len(plane.nodes))))
+        yield from plane.sweep_points(plane.places.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
         """Recompile after the FIBs of these routers have changed; yields the changes of rules.
@@ -87,7 +87,7 @@ class Compiler:
         for (part, key, verdict), before in changes:
             version = part[1]
             if (before is None) != (verdict is None):
-                self.planes[version].count(key, 1 if before is None else -1)
+                self.planes[version].places.count(key, 1 if before is None else -1)
             nodes = touched.get(part)
             if nodes is None:
                 node = self.planes[version].node_of[router, part[0], part[2]]
@@ -104,24 +104,24 @@ class Compiler:
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
         watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
-        if len(changed) * 8 > len(plane.order):
-            yield from plane.sweep(sorted({*plane.order, *changed}), plane.root(), seeds, watched)
-            yield from plane.sweep_points(plane.points.keys() | points.keys(), points)
+        if len(changed) * 8 > len(plane.places.order):
+            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, watched)
+            yield from plane.sweep_points(plane.places.points.keys() | points.keys(), points)
             return
         found: list[Emission] = []
         near, pieces = set(points), 0
         for first, last in _disjoint(plane.version, changed):
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
-            keys = sorted({*plane.order.irange(first, end), *gone})
+            keys = sorted({*plane.places.order.irange(first, end), *gone})
             for piece in plane.sweep(keys, plane.above(first), seeds, watched):
                 found += piece
                 pieces += 1
                 if not pieces % _TOGETHER:
                     yield found
                     found = []
-            for dst in plane.by_dst.irange(first >> 8, last):
-                near |= plane.by_dst[dst]
+            for dst in plane.places.by_dst.irange(first >> 8, last):
+                near |= plane.places.by_dst[dst]
         yield found
         yield from plane.sweep_points(near, points)
 

@@ -11,14 +11,11 @@ walks that pass these. A rule is emitted at a prefix only if its effect differs 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
-from sortedcontainers import SortedDict, SortedList
-
 from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
-from fsctl.model import BITS, IPV4, FiveTuple, Interface, Network
+from fsctl.model import BITS, IPV4, Interface, Network
 from fsctl.outcome import (
     DROPPED,
     FORWARD,
@@ -41,6 +38,7 @@ from fsctl.outcome import (
     State,
     Step,
 )
+from fsctl.places import Places
 from fsctl.scope import Scope
 
 _PIECE = 512
@@ -51,18 +49,12 @@ Seeds = Mapping[K, Set[int]]
 
 
 class Plane:
-    """All nodes of one IP version and the union of their prefixes and connections."""
+    """All nodes of one IP version, and the places that they delegate."""
 
     def __init__(self, network: Network, version: int) -> None:
         self.network, self.version = network, version
         self.nodes: list[Node] = []
         self.node_of: dict[tuple[str, str, int | None], Node] = {}
-        self.union: Counter[Key] = Counter()
-        self.order: SortedList[Key] = SortedList()
-        self.lengths: Counter[int] = Counter()
-        self.points: Counter[Point] = Counter()
-        """Connections and their fragments, with the number of delegations for each."""
-        self.by_dst: SortedDict[int, set[Point]] = SortedDict()
         self._preds: list[set[int]] = []
         self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
@@ -72,27 +64,20 @@ class Plane:
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
         self.scope = Scope(version)
         self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
-        self._build()
+        self._make_nodes()
+        self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
+        """The addresses of all routers themselves."""
+        parts = (part for fib in network.fibs.values() for key, part in fib.parts.items() if key[1] == version)
+        self.places = Places(parts, (key for node in self.nodes if node.eth_src is None for key in node.local))
 
-    def _build(self) -> None:
+    def _make_nodes(self) -> None:
         for interface in self.network.interfaces():
             self._add_node(interface, None)
         for router, fib in self.network.fibs.items():
-            for (in_port, version, eth_src), part in fib.parts.items():
+            for in_port, version, eth_src in fib.parts:
                 if version == self.version:
                     self.ensure_node(router, in_port, eth_src)
-                    self.points.update(part.connections.keys())
-                    self.points.update(part.fragments)
-                    self.union.update(part.prefixes.keys())
             self.refresh(router)
-        for node in self.nodes:
-            self.union.update(node.local if node.eth_src is None else ())
-        self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
-        """The addresses of all routers themselves."""
-        self.order.update(self.union)
-        self.lengths.update(key & 0xFF for key in self.union)
-        for point in self.points:
-            self.by_dst.setdefault(point.dst, set()).add(point)
 
     def _add_node(self, interface: Interface, eth_src: int | None) -> Node:
         own = self.network.own_addresses[interface.router]
@@ -136,33 +121,6 @@ class Plane:
                 if node.eth_src is not None:
                     node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
                 node.held |= node.any is not NOTHING or node.own is not NOTHING
-
-    def count(self, key: Key | FiveTuple, by: int) -> None:
-        """A delegation for `key` was added (+1) or removed (-1)."""
-        if isinstance(key, FiveTuple):
-            self._count_point(key, by)
-            self._count_point(key.fragments, by)
-            return
-        before = self.union[key]
-        self.union[key] = after = before + by
-        if not before:
-            self.order.add(key)
-            self.lengths[key & 0xFF] += 1
-        elif not after:
-            del self.union[key]
-            self.order.remove(key)
-            self.lengths[key & 0xFF] -= 1
-
-    def _count_point(self, point: Point, by: int) -> None:
-        self.points[point] += by
-        same_dst = self.by_dst.setdefault(point.dst, set())
-        if self.points[point]:
-            same_dst.add(point)
-            return
-        del self.points[point]
-        same_dst.discard(point)
-        if not same_dst:
-            del self.by_dst[point.dst]
 
     # --- walks -----------------------------------------------------------------------------------
 
@@ -292,11 +250,11 @@ class Plane:
         value, length = key >> 8, key & 0xFF
         best: list[int | None] = [None] * len(self.nodes)
         open_nodes = [n for n in self.nodes if n.any is not NOTHING or n.own is not NOTHING]
-        for covering in sorted((n for n, count in self.lengths.items() if count), reverse=True):
+        for covering in self.places.lengths():
             if covering > length or (covering == length and not inclusive):
                 continue
             above = (value & mask(self.version, covering)) << 8 | covering
-            if above not in self.union:
+            if above not in self.places.prefixes:
                 continue
             for node in tuple(open_nodes):
                 number = node.at(above)
