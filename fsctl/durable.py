@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from threading import Lock
 from typing import Protocol, TypeVar
 
@@ -21,8 +22,8 @@ from fsctl.status import CLEAR, InterfaceChange, Orphan, Override, Session
 from fsctl.store import Commit, Store
 
 _LOG = logging.getLogger(__name__)
-PATIENCE_S = 5.0
-"""How long a commit is waited for; a disk slower than this counts as failed."""
+PATIENCE_S, ROWS_PER_S = 1.0, 20_000
+"""How long a commit is waited for, and how much longer one of many rows; a disk slower than this counts as failed."""
 RETRY_S = 1.0
 _TURN_S = 0.005
 """The real thread cannot wake a green one: whoever waits looks again this often."""
@@ -70,7 +71,8 @@ class Durable:
 
     def commit_all(self, commits: Sequence[Commit]) -> int:
         """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
-        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits))
+        rows = sum(len(commit.changes) for commit in commits)
+        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), rows)
 
     def move_nexthop(self, router: str, nexthops: Mapping[int, Forward]) -> int:
         """Make the new MAC of a neighbour durable. Raises StoreError."""
@@ -116,17 +118,18 @@ class Durable:
         for debt in debts:
             self._debts[debt] = next(self._counter)
 
-    def _commit(self, routers: Sequence[str], work: Callable[[], T]) -> T:
+    def _commit(self, routers: Sequence[str], work: Callable[[], T], rows: int = 1) -> T:
         if self.owed.intersection(routers):
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
-        return self._call(work, *((Kind.TABLE, router, "") for router in routers))
+        return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows)
 
-    def _call(self, work: Callable[[], T], *debts: Debt) -> T:
-        """Do something with the store in its thread. Raises StoreError, also when it takes too long.
+    def _call(self, work: Callable[[], T], *debts: Debt, rows: int = 1) -> T:
+        """Do something with the store in its thread, with so many rows. Raises StoreError, also when it takes too long.
 
         It may be done all the same then, later: `debts` are owed.
         """
         self._take_turn()
+        patience = PATIENCE_S + rows / ROWS_PER_S
 
         def in_thread() -> T:
             try:
@@ -135,11 +138,11 @@ class Durable:
                 self._is_busy = False
 
         try:
-            result = self._runtime.offload(in_thread, PATIENCE_S)
+            result = self._runtime.offload(in_thread, patience)
         except TimeoutError as e:
             self._is_late = True
             self._owe(*debts)
-            raise self._silent() from e
+            raise self._silent(patience) from e
         except FsctlError as e:
             self.problem = str(e)
             raise
@@ -152,7 +155,7 @@ class Durable:
         while not self._is_mine():
             left = until - self._runtime.now()
             if left <= 0 or self._is_late:
-                raise self._silent()
+                raise self._silent(PATIENCE_S)
             self._never.wait(min(left, _TURN_S))
 
     def _is_mine(self) -> bool:
@@ -162,9 +165,9 @@ class Durable:
             self._is_busy, self._is_late = True, False
             return True
 
-    def _silent(self) -> StoreError:
+    def _silent(self, waited_s: float) -> StoreError:
         self.problem = "the store does not answer"
-        return StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store")
+        return StoreError(f"the store has not answered for {waited_s:.1f} s", field="store")
 
     # --- what is owed --------------------------------------------------------------------------------------
 
@@ -182,19 +185,21 @@ class Durable:
         self._retry_at = now + RETRY_S
         try:
             for debt, number in sorted(self._debts.items()):
-                self._pay(debt, number, lambda debt=debt: self._write(debt, fibs, sessions, overrides))  # type: ignore[misc]
+                rows = len(fibs[debt[1]]) if debt[0] is Kind.TABLE else 1
+                write = partial(self._write, debt, fibs, sessions, overrides)
+                self._pay(debt, number, write, rows)
             if self.problem:
                 self._call(self.store.probe)
         except StoreError as e:
             owed = sorted({router for _, router, _ in self._debts})
             _LOG.warning("the store does not work%s: %s", f"; not stored yet: {', '.join(owed)}" if owed else "", e)
 
-    def _pay(self, debt: Debt, number: int, write: Callable[[], None]) -> None:
+    def _pay(self, debt: Debt, number: int, write: Callable[[], None], rows: int) -> None:
         def in_thread() -> None:
             write()
             self._paid[debt] = number
 
-        self._call(in_thread)
+        self._call(in_thread, rows=rows)
         self._strike_out()
         _LOG.info("router %s: its %s is stored", debt[1], debt[0].name.lower())
 

@@ -22,11 +22,13 @@ from fsctl.model import (
 )
 from fsctl.rules import (
     EGRESS,
+    ELSEWHERE,
     FLOW_SWITCH,
     GUARD,
     LEARN,
     LINK_MARK,
     MTU,
+    NORMAL_BIT,
     SENDERS,
     WAYS,
     Action,
@@ -49,19 +51,23 @@ FROM_LINK = 65535
 """Nobody else has a policy for fsctl's own patch ports, and no rule of anybody may let a frame off a link."""
 # All other priorities in table 0 are low on purpose: whatever else rules the bridge keeps its say.
 RESERVED_VLAN, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
+PRIORITY_TAGGED = RESERVED_VLAN
 PINNED = 20
+MULTICAST = 40
 MAX_AGE_S = 0xFFFF
 
 NORMAL: tuple[Action, ...] = (Normal(),)
-BRIDGE: tuple[Action, ...] = (GotoTable(SENDERS),)
+BRIDGE: tuple[Action, ...] = (Resubmit(SENDERS), GotoTable(ELSEWHERE))
 """Ordinary bridging: to the port where the receiver is known to be, else as NORMAL does it."""
-LEARN_AND_BRIDGE: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(SENDERS))
+LEARN_AND_BRIDGE: tuple[Action, ...] = (Resubmit(LEARN), *BRIDGE)
+LEARN_AND_NORMAL: tuple[Action, ...] = (Resubmit(LEARN), Normal())
 ENTER: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(FLOW_SWITCH))
 
 ELSES = (
     Rule(RuleKey(GUARD, ELSE, ()), LEARN_AND_BRIDGE),
     *(Rule(RuleKey(table, 0, ()), BRIDGE) for table in (FLOW_SWITCH, WAYS, MTU)),
     Rule(RuleKey(SENDERS, 1, ()), NORMAL),
+    Rule(RuleKey(ELSEWHERE, 10, (Field("reg0", NORMAL_BIT, NORMAL_BIT),)), NORMAL),
 )
 """Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
 TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), BRIDGE)
@@ -92,11 +98,14 @@ def _links(bridge: Bridge) -> Iterator[Rule]:
 
 
 def _exempt(bridge: Bridge) -> Iterator[Rule]:
-    """What the bridge alone can judge."""
+    """What the bridge alone can judge. Frames of VLAN 0 show all the same where their sender is."""
+    yield rule(GUARD, PRIORITY_TAGGED, LEARN_AND_NORMAL, Field("vlan_tci", VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
     for ofport in bridge.exempt_ports:
-        yield rule(GUARD, EXEMPT, NORMAL, Field("in_port", ofport))
+        actions = LEARN_AND_NORMAL if ofport in bridge.sender_ports else NORMAL
+        plain = Field("vlan_tci", 0, VLAN_PRESENT), Field("eth_src", 0, MULTICAST_BIT)
+        yield rule(GUARD, EXEMPT, actions, Field("in_port", ofport), *plain)
 
 
 def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
@@ -140,13 +149,16 @@ def _learn(bridge: Bridge, ofport: int | None) -> tuple[Action, ...]:
     """Remember who sends at a port, if senders are learned there."""
     if ofport is None or ofport not in bridge.sender_ports:
         return ()
-    return (Learn(ofport, min(max(bridge.mac_age_s, 1), MAX_AGE_S), bridge.sender_ports[ofport]),)
+    age_s = min(max(bridge.mac_age_s, 1), MAX_AGE_S)
+    epoch = bridge.port_ids.get(ofport, 0) % 128
+    return (Learn(ofport, age_s, bridge.sender_ports[ofport], epoch, ofport in bridge.exempt_ports),)
 
 
 def _senders(bridge: Bridge) -> Iterator[Rule]:
     """Where MAC addresses are: those known for certain, and how the others are learned."""
     for mac, ofport in bridge.pinned.items():
         yield rule(SENDERS, PINNED, (Output(ofport),), Field("eth_dst", mac))
+    yield rule(LEARN, MULTICAST, (), Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
     for ofport in bridge.sender_ports:
         yield rule(LEARN, 10, _learn(bridge, ofport), Field("in_port", ofport))
 

@@ -15,6 +15,7 @@ from fsctl.model import ICMPV6, IPV4, IPV6, TCP, UDP, Packet
 from fsctl.rules import (
     GUARD,
     LEARNED,
+    NORMAL_BIT,
     SENDERS,
     Action,
     CheckLarger,
@@ -39,7 +40,7 @@ MAX_DEPTH = 64
 """Nested lookups that Open vSwitch allows (MAX_DEPTH in ofproto-dpif-xlate.c); patch ports count as well."""
 FRAG_NO, FRAG_FIRST, FRAG_LATER = 0, 1, 3
 """nw_frag: bit 0 = any fragment, bit 1 = not the first (ovs-fields(7), ip_frag)."""
-_VLAN_PRESENT = 0x1000
+_VLAN_PRESENT, _SOME_VID = 0x1000, 1
 _ETH_TYPES = {IPV4: 0x0800, IPV6: 0x86DD, None: 0x0806}
 
 
@@ -51,11 +52,11 @@ class Delivery(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """A sender that the switch is told to remember: what is for `mac` leaves by `port`."""
+    """A sender that the switch is told to remember: what is for `mac` leaves by `port`; None: as NORMAL does it."""
 
     bridge: str
     mac: int
-    port: int
+    port: int | None
 
 
 class Hit(NamedTuple):
@@ -95,7 +96,8 @@ def lookup(tables: Mapping[str, RuleTable], links: Links, packet: Packet, sender
 
 def learned_rule(sender: Learned) -> Rule:
     """The rule that `rules.Learn` adds."""
-    return Rule(RuleKey(SENDERS, LEARNED, (Field("eth_dst", sender.mac),)), (Output(sender.port),))
+    action = SetField("reg0", NORMAL_BIT) if sender.port is None else Output(sender.port)
+    return Rule(RuleKey(SENDERS, LEARNED, (Field("eth_dst", sender.mac),)), (action,))
 
 
 class Flowterp:
@@ -176,7 +178,8 @@ class _Execution:
                 frame = replace(frame, reg0=frame.reg0 & ~1 | (_frame_bytes(frame.packet) > action.bytes))
             elif isinstance(action, Learn):
                 # It takes effect for later packets: a lookup sees the tables as they were when the packet came.
-                self.learned.append(Learned(frame.packet.bridge, frame.packet.eth_src, frame.packet.in_port))
+                port = None if action.by_normal else frame.packet.in_port
+                self.learned.append(Learned(frame.packet.bridge, frame.packet.eth_src, port))
         return frame
 
     def output(self, frame: Frame, port: int) -> None:
@@ -254,7 +257,7 @@ _READ: Mapping[str, Callable[[Frame], int | None]] = {
     "eth_dst": lambda f: f.packet.eth_dst,
     "eth_src": lambda f: f.packet.eth_src,
     "eth_type": lambda f: _ETH_TYPES[f.packet.version],
-    "vlan_tci": lambda f: _VLAN_PRESENT if f.packet.vlan else 0,
+    "vlan_tci": lambda f: _VLAN_PRESENT | _SOME_VID if f.packet.vlan else 0,
     "ipv4_src": _ip(IPV4, lambda p: p.src),
     "ipv4_dst": _ip(IPV4, lambda p: p.dst),
     "ipv6_src": _ip(IPV6, lambda p: p.src),

@@ -243,7 +243,9 @@ class Bridge:
     of ports where nothing that arrives is bypassed, with the reason (a VLAN configuration, an inactive
     bond member, a protected port). `sender_ports` are those at which senders are learned, with the most
     MAC addresses that fsctl learns there; `mac_age_s` is how long it remembers them after their last packet
-    (the bridge's mac-aging-time). `pinned` says where a MAC address is that OVSDB knows (attached-mac).
+    (the bridge's mac-aging-time). Of an exempt port among them it only remembers that NORMAL delivers there. `port_ids`
+    tells ports apart that have one OpenFlow number one after the other. `pinned` says where a MAC address is that
+    OVSDB knows (attached-mac).
 
     `arrivals` are the patch ports from which the switch lets frames in, `delivers` the (MAC, port) of router interfaces
     in whose name it delivers them, as it has confirmed; None: not asked, everything that shall be is there.
@@ -256,6 +258,7 @@ class Bridge:
     sender_ports: Mapping[int, int] = field(default_factory=dict)
     pinned: Mapping[int, int] = field(default_factory=dict)
     mac_age_s: int = 300
+    port_ids: Mapping[int, int] = field(default_factory=dict)
     arrivals: frozenset[int] | None = None
     delivers: frozenset[tuple[int, int]] | None = None
 
@@ -329,7 +332,7 @@ class Packet:
 
     `version` is None for what is not IP (ARP, ...); `length` is the IP packet's length in bytes;
     `fragment` is true for any fragment; those after the first have no ports (0) and no icmpv6_type. `vlan`: it is
-    tagged, with a VLAN ID that is not reserved.
+    tagged, with a VLAN ID that is neither 0 nor reserved.
     """
 
     bridge: str

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from fsctl.rules import (
     EGRESS,
+    ELSEWHERE,
     FLOW_SWITCH,
     GUARD,
     LEARN,
@@ -29,8 +30,10 @@ from fsctl.rules import (
 LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": first rules to come, last to go."""
 
-_ADD_RANK = {"else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
-_REMOVE_RANK = {FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120}
+_ADD_RANK = {ELSEWHERE: 8, "else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
+_REMOVE_RANK = {
+    FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120, ELSEWHERE: 122,
+}  # fmt: skip
 """When each table's changes are made; modifications come with the additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
 
@@ -107,7 +110,7 @@ class _Refused:
 
     def _add(self, change: RuleChange) -> None:
         table, priority, _ = change.key
-        if table == SENDERS:
+        if table in (SENDERS, ELSEWHERE):
             return  # ordinary bridging has no other way; what stands there instead, if anything, decides
         if priority <= LAST_TABLE_MISS:
             self._bare.add(table)

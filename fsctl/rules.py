@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN = range(7)
-"""Table numbers (docs/pipeline.md)."""
+TABLES = range(8)
+"""The tables that fsctl uses (docs/pipeline.md)."""
+GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = TABLES
 
 COOKIE = 0x6673_6374_6C00_0000
 """Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""
@@ -20,6 +21,8 @@ COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
 """Tells COOKIE and LEARNED_COOKIE apart, and both from what others write."""
 LEARNED = 10
 """The priority of learned rules in table SENDERS."""
+NORMAL_BIT = 2
+"""In reg0: the receiver was last seen where NORMAL alone can deliver."""
 LINK_MARK = 0x6673_6374
 """The packet mark ("fsct") of what a rewrite sends into a patch port. No guest can set it."""
 
@@ -67,21 +70,25 @@ class Learn:
     """Add or refresh a rule of table SENDERS that sends what is for this packet's eth_src to the port it came from.
 
     The rule goes after `age_s` seconds without such packets, and with the rule that contains this action. `port` is
-    the port that this action is for; at most `limit` senders are learned there.
+    the port that this action is for; at most `limit` senders are learned there. `by_normal`: the rule has no output, it
+    sets NORMAL_BIT, and table ELSEWHERE leaves the packet to NORMAL. `epoch` (7 bits) tells what the port has learned
+    apart from what another port with its number had learned before.
     """
 
     port: int
     age_s: int
     limit: int
+    epoch: int = 0
+    by_normal: bool = False
 
     @property
     def cookie(self) -> int:
-        """Of the rules that it adds: the port in the low 16 bits, above them what tells one age from another.
+        """Of the rules that it adds: the port in the low 16 bits, above them age and epoch.
 
-        A rule keeps its timeout when it is refreshed. So with another age the cookie changes, and Open vSwitch deletes
-        what was learned with the old one.
+        A rule keeps its timeout when it is refreshed, and its output when its port's number goes to another port. So in
+        both cases the cookie changes, and Open vSwitch deletes what was learned with the old one.
         """
-        return LEARNED_COOKIE | self.age_s % 128 << 16 | self.port & 0xFFFF
+        return LEARNED_COOKIE | (self.age_s + self.epoch) % 128 << 16 | self.port & 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)

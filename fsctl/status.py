@@ -369,6 +369,8 @@ class PortInfo:
     """Why no router's interface there is bypassed ("has QoS"): `exempt`, or what the host does to its packets."""
     iface_id: str = ""
     uuid: str = ""
+    has_senders: bool = True
+    """Whether NORMAL takes untagged frames from there, as of VLAN 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ class Pending:
         self._error: FsctlError | None = None
         self._answer: WriteResult | None = None
         self.result: Callable[[], WriteResult] | None = None
-        self.deadline = 0.0
 
     def begin(self) -> bool:
         """The turn of the write has come; false if it was cancelled: then it must not be carried out."""
@@ -168,11 +167,6 @@ class Together:
             self._sessions.carried_out(write, replaces=write.replace)
             if write.ends_session and write.session is not None:
                 self._sessions.end(write.router, write.session)
-
-    def fail(self, error: FsctlError) -> None:
-        """Nothing was stored."""
-        for submitted, _ in self.accepted():
-            submitted.ticket.fail(error)
 
     def keep_withdrawals(self, error: FsctlError) -> list[Commit]:
         """Nothing was stored: fail all but the withdrawals, which have to be carried out in spite of that.

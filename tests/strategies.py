@@ -127,7 +127,7 @@ def a_bridge(draw: Draw, name: str, names: Sequence[str], missing: Sequence[tupl
     """A bridge with patch ports to all others, but those `missing` (from, to)."""
     links = {peer: FIRST_LINK_PORT + n for n, peer in enumerate(names) if peer != name and (name, peer) not in missing}
     exempt = {HOST_PORTS[1]: "has a VLAN configuration"} if once_in(draw, 10) else {}
-    learning = [port for port in (*HOST_PORTS, *range(1, 9)) if port not in exempt and not once_in(draw, 6)]
+    learning = [port for port in (*HOST_PORTS, *range(1, 9)) if not once_in(draw, 6)]
     pinned = {HOST_MACS[0]: pick(draw, HOST_PORTS)} if once_in(draw, 4) else {}
     return Bridge(name, links, pick(draw, MTUS), exempt, dict.fromkeys(learning, 256), pinned)
 
@@ -350,9 +350,11 @@ def some_senders(draw: Draw, network: Network) -> list[Learned]:
     """Senders that the bridges have learned, some of them long gone from there, and one MAC at one place a bridge."""
     found = {}
     for bridge in sorted(network.bridges):
+        exempt = network.bridges[bridge].exempt_ports
         ports = sorted(network.bridges[bridge].sender_ports)
         for mac in several(draw, (*HOST_MACS, *ROUTER_MACS[:3]), 3) if ports else ():
-            found[bridge, mac] = Learned(bridge, mac, pick(draw, ports))
+            port = pick(draw, ports)
+            found[bridge, mac] = Learned(bridge, mac, None if port in exempt else port)
     return list(found.values())
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
+from fsctl.hosts import unheard_next_hops
 from fsctl.model import Network
 from fsctl.northbound import problems
 from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
@@ -75,7 +76,8 @@ class Resource:
     def shown(self, network: Network, router: str) -> Json:
         """A router as /v1/routers shows it."""
         session, overrides = self.backend.sessions.get(router), self.backend.overrides(router)
-        return router_json(network.routers[router], network.fibs.get(router), session, overrides)
+        unheard = unheard_next_hops(network, router) if session is None else ()
+        return router_json(network.routers[router], network.fibs.get(router), session, overrides, unheard)
 
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
         """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""

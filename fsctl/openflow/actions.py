@@ -15,6 +15,7 @@ from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
 from fsctl.rules import (
     LEARNED,
+    NORMAL_BIT,
     SENDERS,
     Action,
     CheckLarger,
@@ -29,8 +30,9 @@ from fsctl.rules import (
 )
 
 _NXM_IN_PORT, _NXM_ETH_DST, _NXM_ETH_SRC = 0x0000_0002, 0x0000_0206, 0x0000_0406
-_SPEC_MATCH, _SPEC_OUTPUT = 0x0000, 0x1000
-"""NX_LEARN_SRC_FIELD with NX_LEARN_DST_MATCH or NX_LEARN_DST_OUTPUT (nicira-ext.h), to be combined with a width in bits."""
+_SPEC_MATCH, _SPEC_OUTPUT, _SPEC_LOAD_IMMEDIATE = 0x0000, 0x1000, 0x2800
+"""NX_LEARN_SRC_FIELD with NX_LEARN_DST_MATCH or NX_LEARN_DST_OUTPUT, NX_LEARN_SRC_IMMEDIATE with NX_LEARN_DST_LOAD
+(nicira-ext.h), to be combined with a width in bits."""
 _CACHE = 65536
 
 
@@ -69,16 +71,17 @@ def _set_field(action: SetField) -> bytes:
 
 _LEARN2 = struct.Struct("!HHHQHBxHHIHH")
 """Idle and hard timeout, priority, cookie, flags, table, two more timeouts, limit, two fields for a result."""
-_LEARN_SPECS = (
-    struct.pack("!HIHIH", _SPEC_MATCH | 48, _NXM_ETH_SRC, 0, _NXM_ETH_DST, 0)
-    + struct.pack("!HIH", _SPEC_OUTPUT | 16, _NXM_IN_PORT, 0)
+_LEARN_SENDER = struct.pack("!HIHIH", _SPEC_MATCH | 48, _NXM_ETH_SRC, 0, _NXM_ETH_DST, 0)
+"""eth_dst of the new rule is this packet's eth_src."""
+_LEARN_OUTPUT = _LEARN_SENDER + struct.pack("!HIH", _SPEC_OUTPUT | 16, _NXM_IN_PORT, 0)
+_LEARN_NORMAL = _LEARN_SENDER + struct.pack(
+    "!HHIH", _SPEC_LOAD_IMMEDIATE | 1, 1, oxm_of("reg0").header, NORMAL_BIT.bit_length() - 1
 )  # fmt: skip
-"""eth_dst of the new rule is this packet's eth_src; it outputs to this packet's in_port."""
 
 
 def _learn(action: Learn) -> bytes:
     head = _LEARN2.pack(0, action.age_s, LEARNED, action.cookie, c.NX_LEARN_DELETE_LEARNED, SENDERS, 0, 0, action.limit, 0, 0)
-    return _nicira(c.NX_LEARN2, head + _LEARN_SPECS)
+    return _nicira(c.NX_LEARN2, head + (_LEARN_NORMAL if action.by_normal else _LEARN_OUTPUT))
 
 
 def _check_larger(action: CheckLarger) -> bytes:
@@ -137,7 +140,9 @@ def _decode_learn(raw: bytes) -> Action | None:
         return None
     _, age_s, _, cookie, _, _, _, _, limit, _, _ = _LEARN2.unpack_from(raw, 10)
     port = cookie & 0xFFFF
-    return Learn(port if port < c.MAX_PORT & 0xFFFF else port | 0xFFFF_0000, age_s, limit)
+    by_normal = raw[10 + _LEARN2.size :].startswith(_LEARN_NORMAL)
+    epoch = ((cookie >> 16) - age_s) % 128
+    return Learn(port if port < c.MAX_PORT & 0xFFFF else port | 0xFFFF_0000, age_s, limit, epoch, by_normal)
 
 
 _DECODERS: dict[int, Callable[[bytes], Action | None]] = {

@@ -10,6 +10,7 @@ from fsctl.openflow.actions import Opaque
 from fsctl.rules import (
     COOKIE,
     LEARNED,
+    NORMAL_BIT,
     SENDERS,
     Action,
     CheckLarger,
@@ -86,10 +87,14 @@ def _set_field_text(action: SetField) -> str:
     return f"set_field:{_value_text(Field(action.name, action.value))}->{action.name}"
 
 
+def _learned_text(action: Learn) -> str:
+    return f"load:1->NXM_NX_REG0[{NORMAL_BIT.bit_length() - 1}]" if action.by_normal else "output:NXM_OF_IN_PORT[]"
+
+
 def _learn_text(action: Learn) -> str:
     return (f"learn(table={SENDERS},hard_timeout={action.age_s},priority={LEARNED},delete_learned,limit={action.limit},"
             f"cookie={action.cookie:#x},"
-            "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])")  # fmt: skip
+            f"NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],{_learned_text(action)})")  # fmt: skip
 
 
 _ACTION_TEXTS: dict[type[Any], Callable[[Any], str]] = {

@@ -51,6 +51,18 @@ def exempt(port: PortRow, interface: InterfaceRow, members: Members, mirrors: Mi
     return ""
 
 
+def has_senders(port: PortRow, interface: InterfaceRow, members: Members, mirrors: Mirrors) -> bool:
+    """Whether NORMAL takes untagged frames from there, as of VLAN 0 (ovs-vswitchd.conf.db(5), Port, VLAN Configuration)."""
+    if port.uuid in mirrors.outputs:
+        return False
+    if len(members) > 1 and any(_is_active(port, m, members) for m in members) and not _is_active(port, interface, members):
+        return False
+    mode = port.vlan_mode or ("trunk" if port.tag is None else "access")
+    if mode == "trunk":
+        return not port.trunks or 0 in port.trunks
+    return not port.tag and mode in ("access", "native-tagged", "native-untagged")
+
+
 def unfit(bridge: BridgeRow, port: PortRow, interface: InterfaceRow, members: Members, mirrors: Mirrors) -> str:
     """Why no router's interface there is bypassed; empty if it may be."""
     if len(members) > 1:

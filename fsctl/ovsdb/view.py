@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fsctl.errors import InvalidError
 from fsctl.model import parse_mac
-from fsctl.ovsdb.admission import Mirrors, exempt, unfit
+from fsctl.ovsdb.admission import Mirrors, exempt, has_senders, unfit
 from fsctl.ovsdb.edits import Key
 from fsctl.ovsdb.links import Half, datapath_type, halves
 from fsctl.ovsdb.marks import CONTROLLER, OURS, Pair, link_name
@@ -129,6 +129,7 @@ def _infos(database: Database, bridge: BridgeRow, port: PortRow, mirrors: Mirror
             unfit=unfit(bridge, port, interface, members, mirrors),
             iface_id=interface.external_ids.get("iface-id", ""),
             uuid=str(interface.uuid),
+            has_senders=has_senders(port, interface, members, mirrors),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ryu.lib import hub
 
 from fsctl.errors import SilentError, SwitchError
-from fsctl.fixed_rules import FROM_LINK
+from fsctl.fixed_rules import FROM_LINK, RESERVED_VLAN
 from fsctl.openflow import (
     FlowDecoder,
     FlowUpdate,
@@ -24,25 +24,21 @@ from fsctl.openflow import (
     requests,
 )
 from fsctl.openflow.monitor import ADDED, MODIFIED, REMOVED, RESUMED
-from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, TABLES, RuleChange, RuleKey, RuleTable, Update
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
 from fsctl.status import Dump, Port, Rejection
 
 LOG = logging.getLogger(__name__)
-WATCHED = (0, 1, 2, 3, 4, 5, 6)
-"""The tables in which a change by anybody else is noticed."""
-LAST_OF_OURS = 9
-"""fsctl's priorities in table 0 are 1 to 9, and those of its patch ports (`fixed_rules`)."""
 READER_PATIENCE_S = 1.0
 ROOM = 1 << 20
 """Changes that fit into a bundle of which nobody knows yet how many there will be."""
 
 
 def _may_hit_us(update: FlowUpdate) -> bool:
-    """A rule of others may have come in the place of one of fsctl's: then it has one of fsctl's priorities."""
-    is_beside = update.table == GUARD and LAST_OF_OURS < update.priority < FROM_LINK - 1
+    """False only for a rule of others in table 0 that has none of fsctl's priorities: it took no place of fsctl's."""
+    is_beside = update.table == GUARD and RESERVED_VLAN < update.priority < FROM_LINK
     return not (update.event in (ADDED, REMOVED, MODIFIED) and is_beside and update.cookie & COOKIE_MASK != COOKIE)
 
 
@@ -152,7 +148,7 @@ class Southbound:
         if self._is_monitored:
             return
         self._is_monitored = True
-        for body in self._ask(lambda xid: flow_monitor(xid, WATCHED)):
+        for body in self._ask(lambda xid: flow_monitor(xid, TABLES)):
             self._updates(body)
 
     def _updates(self, body: bytes) -> None:

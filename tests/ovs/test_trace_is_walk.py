@@ -69,7 +69,7 @@ class Build:
             ovs.ofctl("add-flows", name, str(flows))
         for (bridge, mac), number in self.home.items():
             self._learn(bridge, mac, number)
-        self.senders = [s for s in senders if (s.bridge, s.port) in self.ports]
+        self.senders = [s for s in senders if s.port is None or (s.bridge, s.port) in self.ports]
         for sender in self.senders:
             ovs.ofctl("add-flow", sender.bridge, ovs_ofctl_text(learned_rule(sender)))
         shown = ovs.appctl("dpif/show")

@@ -33,10 +33,12 @@ def test_a_sender_is_learned_at_the_port_it_sends_from(case: tuple[Network, list
 
 
 def expected(network: Network, packet: Packet) -> tuple[Learned, ...]:
-    """Everybody is learned, on the bridge where he sends, but for frames that the bridge alone judges and spoofed ones."""
+    """Everybody is learned, on the bridge where he sends, but for tagged and spoofed frames. Who sends at an exempt port
+    is remembered as somebody to whom the bridge delivers."""
     bridge, owner = network.bridges[packet.bridge], network.by_mac.get((packet.bridge, packet.eth_src))
-    left_to_the_bridge = packet.vlan or packet.in_port in bridge.exempt_ports or packet.eth_src & MULTICAST_BIT
+    left_to_the_bridge = packet.vlan or packet.eth_src & MULTICAST_BIT
     spoofed = owner is not None and owner.ofport != packet.in_port
     if left_to_the_bridge or spoofed or packet.in_port not in bridge.sender_ports:
         return ()
-    return (Learned(packet.bridge, packet.eth_src, packet.in_port),)
+    port = None if packet.in_port in bridge.exempt_ports else packet.in_port
+    return (Learned(packet.bridge, packet.eth_src, port),)

@@ -62,6 +62,7 @@ def is_settled(lab: Lab) -> bool:
 
 
 def test_a_store_that_hangs_for_long_holds_the_loop_up_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsctl.durable.PATIENCE_S", 1.5)
     lab.write("r", ("10.0.0.0/8", TO_B))
     with monkeypatch.context() as slow:
         gate = hold(slow, lab, "commit_all", "replace_fib")
@@ -73,7 +74,7 @@ def test_a_store_that_hangs_for_long_holds_the_loop_up_once(lab: Lab, monkeypatc
             eventually(lambda: lab.controller.network.routers["s"].interfaces["eth1"].up == is_up)  # noqa: B023
             with pytest.raises(StoreError, match="not answered"):
                 lab.write("s", ("10.0.3.0/24", TO_B))
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < 1.0
             time.sleep(0.06)
         gate.set()
     eventually(lambda: is_settled(lab))

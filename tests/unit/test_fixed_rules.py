@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fsctl.fib import Fib
-from fsctl.fixed_rules import BRIDGE, ENTER, NORMAL, fixed_rules
+from fsctl.fixed_rules import BRIDGE, ENTER, LEARN_AND_NORMAL, NORMAL, fixed_rules
 from fsctl.model import Address, Bridge, Interface, Network, Router
-from fsctl.rules import EGRESS, GUARD, LEARN, SENDERS, Action, Field, Learn, Output, RuleKey
+from fsctl.rules import EGRESS, ELSEWHERE, GUARD, LEARN, SENDERS, Action, Field, Learn, Output, RuleKey
 from tests.builders import line, mac, with_interface
 
 R0 = mac(0, 0)
 C = 0x0200_0000_0C01
+PLAIN = Field("eth_src", 0, 1 << 40), Field("vlan_tci", 0, 0x1000)
 
 
 def with_bridge(network: Network, name: str = "br0", **changes: object) -> Network:
@@ -54,9 +55,34 @@ def test_a_receiver_known_for_certain_needs_no_learning() -> None:
 
 def test_what_comes_from_an_exempt_port_is_the_bridges_business_the_router_itself_too() -> None:
     network = with_bridge(line(1), exempt_ports={1: "has a VLAN configuration"})
-    assert actions(network, GUARD, 8, Field("in_port", 1)) == NORMAL
+    assert actions(network, GUARD, 8, Field("in_port", 1), *PLAIN) == NORMAL
     assert actions(network, GUARD, 5, Field("in_port", 1), Field("eth_src", R0)) is None
     assert actions(line(1), GUARD, 5, Field("in_port", 1), Field("eth_src", R0)) == ENTER
+
+
+def test_fault_X1_who_sends_from_an_exempt_port_is_known_to_be_there() -> None:
+    """Nothing was learned there: a neighbour who claimed the MAC address had its packets until he was forgotten."""
+    network = with_bridge(line(1), exempt_ports={50: "is protected", 51: "has a VLAN configuration"}, sender_ports={50: 256})
+    assert actions(network, GUARD, 8, Field("in_port", 50), *PLAIN) == LEARN_AND_NORMAL
+    assert actions(network, GUARD, 8, Field("in_port", 51), *PLAIN) == NORMAL, "another VLAN"
+    assert actions(network, LEARN, 10, Field("in_port", 50)) == (Learn(50, 300, 256, by_normal=True),)
+    assert actions(network, ELSEWHERE, 10, Field("reg0", 2, 2)) == NORMAL
+
+
+def test_fault_X2_what_a_port_has_learned_is_not_its_successors() -> None:
+    """The rule stayed the same when two ports exchanged their OpenFlow numbers, and so did what it had learned."""
+    learned = [
+        actions(with_bridge(line(1), sender_ports={50: 256}, port_ids={50: port_id}), LEARN, 10, Field("in_port", 50))
+        for port_id in (7, 8)
+    ]
+    cookies = [rule[0].cookie for rule in learned if rule and isinstance(rule[0], Learn)]
+    assert len(set(cookies)) == 2
+
+
+def test_fault_X3_a_frame_of_vlan_0_shows_where_its_sender_is() -> None:
+    """A priority tag (VLAN ID 0) is no VLAN. Such frames were not learned, so a neighbour's claim held."""
+    assert actions(line(1), GUARD, 9, Field("vlan_tci", 0x1000)) == LEARN_AND_NORMAL
+    assert actions(line(1), LEARN, 40, Field("eth_src", 1 << 40, 1 << 40)) == (), "that would be everybody's receiver"
 
 
 def test_egress_is_there_before_the_interface_is_up() -> None:

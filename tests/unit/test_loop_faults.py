@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,24 +15,11 @@ from fsctl.fib import Fib, change_of
 from fsctl.inventory import Inventory
 from fsctl.model import Forward, Match, Prefix
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
+from tests.waiting import eventually
 
 from .paper import MAC, Lab, PaperSwitch
 
 TO_B = Forward("eth1", MAC["b"])
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.stop()
-
-
-def eventually(what: Callable[[], Any], within_s: float = 3.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def stored(lab: Lab) -> Any:
@@ -128,6 +114,17 @@ def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
     lab.check_in_step()
 
 
+def test_a_store_that_works_again_is_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        for method in ("commit_all", "probe"):
+            full.setattr(lab.store, method, broken)
+        with pytest.raises(StoreError):
+            lab.write("r", ("11.0.0.0/8", TO_B))
+        time.sleep(1.2)
+        assert any("full" in reason for reason in lab.controller.not_ready())
+    eventually(lambda: not lab.controller.not_ready())
+
+
 def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsctl.durable.PATIENCE_S", 0.3)
     hold = threading.Event()
@@ -141,6 +138,10 @@ def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPat
         slow.setattr(lab.store, "commit_all", late)
         with pytest.raises(StoreError, match="has not answered"):
             lab.write("r", ("10.0.0.0/8", TO_B))
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="has not answered"):  # nobody waits behind it
+            lab.write("s", ("10.0.0.0/8", TO_B))
+        assert time.monotonic() - began < 0.2
     assert not lab.flow_rules("x")
     hold.set()  # the store carries the write out after all: it is put right
     eventually(lambda: not lab.controller.durable.owed)

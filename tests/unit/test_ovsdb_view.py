@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from fsctl.ovsdb.admission import Mirrors, exempt, unfit
+from fsctl.ovsdb.admission import Mirrors, exempt, has_senders, unfit
 from fsctl.ovsdb.marks import link_name
 from fsctl.ovsdb.rows import BridgeRow, InterfaceRow, PortRow
 from fsctl.ovsdb.view import view_of
@@ -86,3 +87,25 @@ def test_states_of_a_tree_that_is_off_mean_nothing() -> None:
     assert unfit(bridge, port, ONE, (ONE,), Mirrors()) == ""
     assert "STP: blocking" in unfit(replace(bridge, stp_enable=True), port, ONE, (ONE,), Mirrors())
     assert "RSTP: discarding" in unfit(replace(bridge, rstp_enable=True), port, ONE, (ONE,), Mirrors())
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, True), ({"protected": True}, True), ({"tag": 0}, True), ({"tag": 7}, False), ({"trunks": (0, 7)}, True),
+        ({"trunks": (7,)}, False), ({"tag": 7, "vlan_mode": "trunk", "trunks": (0,)}, True),
+        ({"tag": 7, "vlan_mode": "native-untagged"}, False), ({"tag": 0, "vlan_mode": "native-tagged", "trunks": (7,)}, True),
+        ({"tag": 0, "vlan_mode": "dot1q-tunnel"}, False),
+    ],
+)  # fmt: skip
+def test_untagged_frames_are_of_vlan_0_where_the_port_says_so(columns: dict[str, Any], expected: bool) -> None:
+    port = replace(PortRow(uuid=uuid4(), name="p"), **columns)
+    assert has_senders(port, ONE, (ONE,), Mirrors()) is expected
+
+
+def test_senders_are_not_looked_for_where_the_bridge_takes_nothing() -> None:
+    port = PortRow(uuid=uuid4(), name="bond", interfaces=(ONE.uuid, TWO.uuid), bond_active_slave=ONE.mac_in_use)
+    both = (ONE, TWO)
+    assert [has_senders(port, member, both, Mirrors()) for member in both] == [True, False]
+    assert [has_senders(replace(port, bond_mode="balance-slb"), member, both, Mirrors()) for member in both] == [True, True]
+    assert not has_senders(port, ONE, both, Mirrors(outputs=frozenset({port.uuid})))

@@ -136,7 +136,7 @@ FIELDS = [
     ("eth_type", PACKET, 0x0800),
     ("eth_type", ND6, 0x86DD),
     ("vlan_tci", PACKET, 0),
-    ("vlan_tci", replace(PACKET, vlan=True), 0x1000),
+    ("vlan_tci", replace(PACKET, vlan=True), 0x1001),
     ("ipv4_src", PACKET, PACKET.src),
     ("ipv4_dst", PACKET, PACKET.dst),
     ("ipv6_src", ND6, PACKET.src),
