@@ -1,4 +1,4 @@
-"""Writes that wait for their answer: for the switches that they concern, and for the links that they need."""
+"""Writes that are not answered yet: they wait until switches have confirmed and patch links are there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 PATIENCE_S = 1.5
 """How long a write waits for switches and links; the answer names what it still waits for."""
 CHANGES_PER_S = 10_000
-"""A large write waits this much longer."""
+"""A write of n changes waits n / CHANGES_PER_S seconds longer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,7 @@ class _Waiting:
     """By bridge: the worker, and the number of the bundle that it must have confirmed."""
     pairs: set[frozenset[str]] = field(default_factory=set)
     is_early: bool = False
-    """It came while fsctl was starting: which pairs it needs is known only once the start has ended."""
+    """The write came while fsctl was starting: which pairs it needs is known once the start has ended."""
 
 
 class Answers:
@@ -53,7 +53,7 @@ class Answers:
     ) -> None:
         """Answer `ticket` once these bundles are confirmed and these pairs of bridges are joined, or time is up.
 
-        `early_until`: fsctl is starting, until then at most.
+        `numbers` are the bundles, by bridge. `early_until`: when the start ends at the latest; None: it has ended.
         """
         begins = max(self._runtime.now(), early_until or 0.0)
         deadline = begins + PATIENCE_S + changes / CHANGES_PER_S
@@ -65,8 +65,8 @@ class Answers:
                 waiting.needs[bridge] = here.worker, here.worker.sent + 1
         self._waiting.append(waiting)
 
-    def settle(self, *, is_starting: bool) -> None:
-        """Answer whoever has waited for everything, or for long enough."""
+    def resolve_due(self, *, is_starting: bool) -> None:
+        """Answer the writes that have all that they wait for, and those whose time is up."""
         now = self._runtime.now()
         done: list[_Waiting] = []
         left: list[_Waiting] = []
@@ -98,7 +98,7 @@ class Answers:
     def _is_confirmed(self, bridge: str, worker: object, number: int) -> bool:
         here = self._installer.bridges.get(bridge)
         if here is None:
-            return True  # it is gone: the answer names it
+            return True  # it has disconnected: `waiting_for` names it
         if here.worker is not worker:
             return self._installer.in_step(bridge)
         return here.is_tracked and here.confirmed >= max(number, here.fix)

@@ -1,4 +1,4 @@
-"""How one connected bridge stands: what its switch has confirmed, and when it is compared as a whole again."""
+"""The state of one connected bridge: what its switch has confirmed, and when it is compared as a whole again."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fsctl.status import ForeignRule
 
 _LOG = logging.getLogger(__name__)
 SILENT_S = 1.0
-"""A switch that has not confirmed a change for this long is out of sync, as far as anybody can tell."""
+"""A switch that has not confirmed a change for this long counts as out of sync."""
 AUDIT_S = 240.0
-"""How often a bridge of which nothing is heard is compared as a whole."""
+"""How often a bridge without reported changes is compared as a whole."""
 COST = 20.0
 """Repairs of one bridge take at most 1/COST of the time: after one that took t, the next begins COST * t later."""
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 30.0
 RETRY_S = 30.0
 """How often what a switch has rejected is tried again."""
 FREE_REPAIRS = 10
-"""Repairs that are made at once; each second gives one back. Beyond, somebody keeps changing our rules."""
+"""Repairs that are made at once, and one more per second. Beyond that, somebody keeps changing fsctl's rules."""
 
 
 class BridgeState:
-    """The worker of a bridge and what it has reported. `rejected`: rules that the switch would not take, with its words."""
+    """The worker of a bridge and what it has reported. `rejected`: the rules that the switch rejected, with its errors."""
 
     def __init__(self, worker: BridgeWorker, datapath_id: int | None) -> None:
         self.worker, self.datapath_id = worker, datapath_id
@@ -34,7 +34,7 @@ class BridgeState:
         self.is_dumped = self.is_tracked = self.is_quarantined = False
         self.has_drifted = False
         self.has_news = True
-        """Its doors or the rules of others in it have changed since somebody last looked."""
+        """`doors` or the rules of others have changed since the loop last looked."""
         self.broken = ""
         self.warnings: tuple[str, ...] = ()
         self.policies: tuple[ForeignRule, ...] = ()
@@ -45,12 +45,12 @@ class BridgeState:
         self.repairs: Counter[str] = Counter()
         self.fix = 0
         self.confirmed = 0
-        """The number of the last thing that the switch has confirmed, as far as the loop has heard of it."""
+        """The number of the last bundle or comparison that the loop knows to be confirmed."""
         self._foreign: frozenset[RuleKey] | None = None
         self._sync, self._sync_at = 0, float("inf")
         self._began = 0.0
         self._is_restart = True
-        """What it holds was unknown: a difference then is no drift."""
+        """What the switch holds is unknown: a difference is then no repair."""
         self._credit, self._credit_at = float(FREE_REPAIRS), 0.0
         self._pause_until = 0.0
 
@@ -126,7 +126,7 @@ class BridgeState:
         self._sync = self.worker.sync(table, ours)
 
     def lose(self, why: str, now: float = 0.0, *, comes_back: bool = False) -> None:
-        """What it holds is unknown. With `comes_back` the worker tells when it answers again; else it is compared soon."""
+        """What it holds is unknown. With `comes_back` the worker reports when it answers again; else it is compared soon."""
         self.is_tracked, self.broken, self._is_restart = False, why, True
         self._sync_at = float("inf") if comes_back else max(now, self._pause_until)
 

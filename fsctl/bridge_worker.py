@@ -1,8 +1,8 @@
-"""One bridge's worker: brings the switch to what is wanted, in order, and tells what came of it.
+"""One bridge's worker: makes the switch hold what is wanted, in order, and reports the results.
 
-The controller's loop hands over changes and never waits for a switch. Whatever a switch says, or that it is silent, comes
-back to the loop as a `Report`. After an error nobody knows what the switch holds; the worker then waits until the switch
-answers again, reports that, and takes nothing but a `sync` (dump, compare, send the difference).
+The controller's loop hands over changes and never waits for a switch. The switch's answers, and errors, go back to the loop
+as `Report`s. After an error it is unknown what the switch holds; the worker then waits until the switch answers again,
+reports that, and accepts only a `sync` (dump, compare, send the difference).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fsctl.status import Dump, Rejection
 
 _LOG = logging.getLogger(__name__)
 MAX_BACKLOG = 200_000
-"""Changes that may wait for a slow switch; beyond, they are thrown away and the switch is compared as a whole later."""
+"""Changes that may wait for a slow switch; with more, they are discarded and the switch is compared as a whole later."""
 PROBE_PAUSE_S = 1.0
 IDLE_S = 30.0
-"""How often a worker without work looks whether its connection is still there."""
+"""How often an idle worker checks that its connection is still there."""
 
 
 class Filling(Protocol):
@@ -117,12 +117,12 @@ _Item = Sequence[RuleChange] | _Commit | _Abandon | _Sync
 
 
 class BridgeWorker:
-    """The queue of one connected switch, and the thread that works it off."""
+    """The queue of one connected switch, and the thread that processes it."""
 
     def __init__(self, switch: Switch, runtime: Runtime, report: Callable[[BridgeWorker, Report], None]) -> None:
         self.switch = switch
         self.sent = self.confirmed = 0
-        """The number of the last thing that was asked for, and of the last one that the switch has confirmed."""
+        """The numbers of the last bundle or comparison that was asked for, and of the last one that the switch has confirmed."""
         self.backlog = 0
         self._runtime, self._report = runtime, report
         self._queue: deque[_Item] = deque()
@@ -153,11 +153,11 @@ class BridgeWorker:
         return self._numbered(_Commit)
 
     def abandon(self) -> None:
-        """Nothing of what was added since the last commit is to be made."""
+        """Discard what was added since the last commit."""
         self._put(_Abandon())
 
     def sync(self, table: RuleTable, ours: frozenset[RuleKey]) -> int:
-        """Make the switch hold `table`; whatever waited before is part of it."""
+        """Make the switch hold `table`, which includes all that waits in the queue."""
         self._drop()
         return self._numbered(lambda number: _Sync(number, table, ours))
 
@@ -186,7 +186,7 @@ class BridgeWorker:
         self._awake.set()
 
     def _drop(self) -> None:
-        """Forget what waits; an open bundle is given up."""
+        """Empty the queue, and discard the open bundle."""
         self._queue.clear()
         self._queue.append(_Abandon())
         self.backlog = 0
@@ -286,19 +286,19 @@ class BridgeWorker:
             self._awake.clear()
 
     def _answers(self) -> bool:
-        """Wait until the switch answers; false if that is not to be."""
+        """Wait until the switch answers; false if it has disconnected or the probe failed."""
         try:
             self.switch.probe()
         except UnavailableError:
             return False
         except Exception:  # noqa: BLE001 - the bridge stays out of sync; it is asked again
-            _LOG.exception("bridge %s cannot be asked whether it is there", self.switch.bridge)
+            _LOG.exception("bridge %s: the probe failed", self.switch.bridge)
             self._awake.wait(PROBE_PAUSE_S)
             return False
         return True
 
     def _give_up(self) -> None:
-        """The open bundle, if any."""
+        """Discard the open bundle, if any."""
         filling, self._filling = self._filling, None
         if filling is not None:
             filling.abandon()

@@ -1,7 +1,7 @@
-"""What routers ask for, carried out: stored, taken into the FIBs, compiled, and sent to the switches.
+"""Carries out what routers ask for: stores it, updates the FIBs, compiles, and sends the changes to the switches.
 
-Called by the controller's loop alone. A change that the store does not take is not made, but for withdrawals: these take
-the bypass away, so they are carried out whatever the store says, and stored when it works again.
+Called by the controller's loop only. If the store fails, a change is not made. Withdrawals are the exception: they only
+take the bypass away, so they are carried out anyway, and stored once the store works again.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ class Changes:
         self.revision = revision
 
     def together(self, first: Submitted) -> Together:
-        """Writes that are carried out in one go."""
+        """A batch that begins with this write."""
         owner = self._owner
         return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed)
 
     def withdraw(self, router: str) -> None:
-        """Take a router's delegations back, whatever the store says."""
+        """Withdraw a router's delegations, also while the store fails."""
         pending = Pending(self._owner.runtime, self._owner.away)
         self.write(self.together(Submitted(Write(router, (), replace=True, is_admin=True), pending)))
 
     def write(self, together: Together) -> None:
-        """Carry out some writes."""
+        """Carry out a batch of writes."""
         owner = self._owner
         failure: FsctlError | None = None
         commits = together.commits(owner.runtime.pause)
@@ -145,7 +145,7 @@ class Changes:
     # --- the steps -----------------------------------------------------------------------------------------
 
     def _take(self, commits: Iterable[Commit]) -> None:
-        """Take what is stored, or owed to the store, into the FIBs."""
+        """Update the FIBs by what is stored, or owed to the store."""
         for router, changes, nexthops, _ in commits:
             fib = self._owner.desired.fibs[router]
             for number, nexthop in nexthops.items():
@@ -161,10 +161,10 @@ class Changes:
         before = owner.desired.now.layout.joined
         try:
             numbers = owner.installer.send(changes(), lambda: owner.desired.now.layout)
-        except Exception:  # noqa: BLE001 - a mistake of ours: compiling everything anew makes it good
+        except Exception:  # noqa: BLE001 - a bug: compiling everything anew repairs it
             _LOG.exception("a change could not be compiled; compiling everything anew")
             owner.recovery.needed()
-            # The comparison that follows; the answer waits for it.
+            # The answer waits for the comparison that follows.
             numbers = {bridge: here.worker.sent + 1 for bridge, here in owner.installer.bridges.items()}
         return _Sent(numbers, owner.desired.now.layout.joined - before)
 

@@ -1,7 +1,7 @@
 """The REST client, shared by the command line and the agent.
 
 Answers are JSON as docs/rest.md shows it; a problem+json answer becomes the exception of `fsctl.errors` that it
-was on the other side. Reads are tried again when the connection fails; writes never are: who writes decides.
+was on the server. Reads are repeated when the connection fails; writes are not: that is for the caller to decide.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 PROBLEM_PREFIX = "urn:fsctl:problem:"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
-"""More than the server waits for its switches (30 s), so that its answer comes first."""
+"""More than the server waits (30 s), so that its answer comes first."""
 
 
 class UnreachableError(UnavailableError):
-    """Nobody answers at the URL, or not with HTTP."""
+    """No fsctl answers at the URL."""
 
 
 class WriteFailure(TypedDict):
-    """A flow whose rule a switch refused."""
+    """A flow whose rule a switch rejected."""
 
     match: Json
     bridge: str
@@ -57,7 +57,7 @@ class Client:
     """One fsctl, reached at `url` with a router's or the administrator's `token`.
 
     `ca_file`: a PEM file to check the server's certificate with, beside https. All methods raise the errors of
-    `fsctl.errors`, `UnreachableError` where nobody answers.
+    `fsctl.errors`, `UnreachableError` if fsctl cannot be reached.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Client:
         return bool(self._get("/healthz")["status"] == "ok")
 
     def not_ready(self) -> list[str]:
-        """Why not every bridge is connected and in step; empty when all are."""
+        """Why fsctl is not ready; empty if it is."""
         response = self._send("GET", "/readyz", None, {})
         if response.status == UnavailableError.status:
             return [str(reason) for reason in _json(response).get("reasons", ["not ready"])]

@@ -1,8 +1,8 @@
 """Collapse: all walks that start at a router interface, compiled into single rules.
 
-`Compiler(network)` compiles everything; `update` recompiles what a change of delegations can touch
-(design: the region). Both keep, per node, the rules in force and return what changed. Pure: it
-computes over the values it is given. A property test holds region and full equal, and both equal
+`Compiler(network)` compiles everything; `update` recompiles only the region that a change of delegations can
+affect. Both keep the rules in force per node; `update` yields what changed. Pure: it computes over the values it
+is given. A property test holds region and full equal, and both equal
 to `semantics.walk`, which shares no code with this.
 """
 
@@ -34,7 +34,7 @@ from fsctl.plane import Plane
 Replaced = tuple[Change, Verdict | None]
 """A change that was carried out, and what was there before (None: nothing)."""
 _TOGETHER = 16
-"""Small pieces that are given out as one: each costs its receiver a message."""
+"""How many small pieces are merged into one: each costs its receiver an OpenFlow message."""
 
 
 def _no_pause() -> None:
@@ -61,10 +61,10 @@ class Compiler:
         yield from plane.sweep_points(plane.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
-        """Recompile after the FIBs of these routers have changed; gives what changed among the rules.
+        """Recompile after the FIBs of these routers have changed; yields the changes of rules.
 
-        It comes in pieces of a few milliseconds' work, so that they can be sent meanwhile. What is compiled is whole
-        again once all have been taken; whoever leaves off before has to compile everything anew.
+        Yields pieces, each of a few milliseconds' work, so that they can be sent while the rest is compiled. Exhaust
+        the iterator; otherwise the compiled state is inconsistent, and everything has to be compiled anew.
         """
         seeds: dict[int, dict[Place, frozenset[int]]] = {IPV4: {}, IPV6: {}}
         for router, changes in replaced.items():
@@ -82,7 +82,7 @@ class Compiler:
                     yield emissions
 
     def _seed(self, router: str, changes: Sequence[Replaced], seeds: dict[int, dict[Place, frozenset[int]]]) -> None:
-        """Note which nodes say something else where. The many changes of a table are about a few nodes."""
+        """Record the nodes whose verdict changed, per place. (Many changes concern few nodes.)"""
         touched: dict[PartKey, frozenset[int]] = {}
         for (part, key, verdict), before in changes:
             version = part[1]
@@ -99,7 +99,7 @@ class Compiler:
 
     @staticmethod
     def _region(plane: Plane, places: dict[Place, frozenset[int]]) -> Iterator[list[Emission]]:
-        """Everything inside the changed prefixes, for the walks that pass a changed node."""
+        """Recompile inside the changed prefixes, for the walks that pass a changed node."""
         changed = sorted(key for key in places if isinstance(key, Key))
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
@@ -126,7 +126,7 @@ class Compiler:
         yield from plane.sweep_points(near, points)
 
     def _count(self, emissions: Iterable[Emission]) -> None:
-        """Keep how many rules of each chain length there are, by interface."""
+        """Count the rules of each chain length, by interface."""
         by_node: dict[Node, Counter[int]] = {}
         for node, _, old, new in emissions:
             longest = by_node.get(node)
@@ -139,7 +139,7 @@ class Compiler:
                 longest[new.hops] += 1
 
     def discard(self) -> None:
-        """This compiler is not used any more: break its reference cycles, so that its memory is free at once."""
+        """Break the reference cycles of a compiler that is not used any more, so that its memory is freed at once."""
         for _, node in self.nodes():
             node.steps.clear()
             node.classes.clear()
@@ -147,13 +147,13 @@ class Compiler:
     # --- asking ------------------------------------------------------------------------------------
 
     def rewire(self, network: Network) -> None:
-        """`network` differs from the present one in its patch links alone, of which no walk depends."""
+        """Use a network that differs only in what no walk depends on (`inventory.without_switch_state`)."""
         self.network = network
         for plane in self.planes.values():
             plane.network = network
 
     def leads_on(self, router: str, nexthop: Forward) -> bool:
-        """Whether a next hop is an interface of another router, so that walks go on behind it."""
+        """Whether a next hop is a router's interface, so that walks go on from there."""
         bridge = self.network.routers[router].interfaces[nexthop.out].bridge
         return (bridge, nexthop.eth_dst) in self.network.by_mac
 
@@ -168,14 +168,14 @@ class Compiler:
         return max((hops for hops, count in counts.items() if count), default=None) if counts else None
 
     def outcome(self, router: str, match: Match) -> Outcome:
-        """How a walk that `match` catches at its ingress interface ends."""
+        """How the walk of packets that `match` covers at its ingress interface ends."""
         plane, node, state = self._place(router, match)
         return self._result(plane, node, state, match)
 
     def chain(self, router: str, match: Match, *, fragment: bool = False) -> tuple[tuple[str, Delegation], ...]:
         """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass.
 
-        `fragment`: the walk of fragments that may be of the connection that `match` names.
+        `fragment`: the walk of fragments that may belong to the connection of `match`.
         """
         plane, node, state = self._place(router, match, fragment)
         outcome = self._result(plane, node, state, match)
@@ -192,7 +192,7 @@ class Compiler:
         return tuple(hops)
 
     def rule_at(self, router: str, match: Match, *, fragment: bool = False) -> tuple[Node, Place] | None:
-        """The rule that a packet (or a `fragment`) meets which `match` catches at its ingress interface."""
+        """The rule for a packet (or a `fragment`) that `match` covers at its ingress interface; None: there is none."""
         plane, node, _ = self._place(router, match, fragment)
         nodes = [node] if node.eth_src is None else [node, plane.node_of[router, match.in_port, None]]
         keys: list[Place] = [*_points(match, fragment)]
@@ -239,7 +239,7 @@ class Compiler:
 
 
 def _points(match: Match, fragment: bool) -> tuple[Point, ...]:
-    """What is looked up as it is, and not by prefix; at most one."""
+    """The connection of a match, or its fragments, which are looked up before any prefix; at most one."""
     if match.connection is None:
         return ()
     return (match.connection.fragments if fragment else match.connection,)

@@ -1,7 +1,7 @@
-"""Which connection speaks for a bridge: the newest one that lives.
+"""Which connection of a bridge is used: the newest one that is alive.
 
-A switch that lost its connection comes back before the old one is known to be dead; so the newest counts. Another switch
-may use a bridge's name by mistake: when it goes, the one before it is taken up again.
+A switch that lost its connection may reconnect before the old one is known to be dead; so the newest is used. Another switch
+may use a bridge's name by mistake: when it disconnects, the connection before it is used again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Connections:
         """A new connection."""
         here = self._of.setdefault(switch.bridge, [])
         if here:
-            _LOG.warning("bridge %s has connected again: the new connection counts", switch.bridge)
+            _LOG.warning("bridge %s has connected again: the new connection is used", switch.bridge)
         here.append(_Connection(switch, datapath_id, ports))
         self._use(here[-1])
 
     def ports_changed(self, switch: Switch, ports: Ports) -> None:
-        """All ports, as one connection tells of them."""
+        """All ports that one connection reports."""
         here = self._of.get(switch.bridge, [])
         for connection in here:
             if connection.switch is switch:
@@ -58,7 +58,7 @@ class Connections:
             return
         self._installer.disconnect(switch)
         if here:
-            _LOG.warning("bridge %s: a connection ended, the one before it counts again", switch.bridge)
+            _LOG.warning("bridge %s: a connection ended, the one before it is used again", switch.bridge)
             self._use(here[-1])
         else:
             _LOG.warning("bridge %s: disconnected; it keeps its rules", switch.bridge)

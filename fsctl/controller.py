@@ -1,9 +1,9 @@
-"""The loop: desired state in, compile, difference out to the switches; one thing at a time, and no waiting for anybody.
+"""The loop: takes desired state in, compiles it, and hands the difference to the switches' workers; one job at a time.
 
 Framework-free: switches, store, patch links and waiting are Protocols. Everything that changes state is queued and done by
-`run` alone, so the order of writes is the order of their commits. Switches work in threads of their own (`bridge_worker`),
-patch ports come and go beside the loop (`ovsdb`); what they report is queued like everything else. After each turn, what is
-wanted and what is there are compared again.
+`run` alone, so the order of writes is the order of their commits. (Heartbeats alone change sessions from request threads.)
+Switches work in threads of their own (`bridge_worker`), and so does OVSDB (`ovsdb`); what they report is queued like
+everything else. The loop waits for the store only, and not for long (`durable`).
 """
 
 from __future__ import annotations
@@ -56,16 +56,17 @@ START_PATIENCE_S = 5.0
 With half of the network unknown, chains would be withdrawn that are right (a restart must lose no packet).
 """
 MOST_WRITES, MOST_CHANGES = 64, 100_000
-"""What is stored, compiled and sent in one go."""
+"""Limits of one batch of writes: it is stored, compiled and sent as a whole."""
 TICK_S = 1.0
-"""The loop looks around at least this often; sooner when a lease ends, a comparison is due or a write is to be answered."""
+"""The longest that the loop sleeps. It wakes earlier when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
+"""How long a reader waits for the end of the loop's turn."""
 STUCK_S = 10.0
-"""A loop that has not finished a turn for this long is reported by /healthz."""
+"""/healthz reports a loop that has finished no job for so long."""
 
 
 class Links(Protocol):
-    """Makes and removes patch ports between bridges; they show up in later views. Nothing here waits."""
+    """Makes and removes patch ports between bridges; later views show them. No call waits for the database."""
 
     def want(self, links: frozenset[frozenset[str]]) -> None: ...
     def allow_release(self, *, allowed: bool = True) -> None:
@@ -118,7 +119,7 @@ class Controller:
 
     @property
     def now(self) -> Snapshot:
-        """The network, its walks and its tables, as they belong together."""
+        """The present network, walks and tables: one snapshot."""
         return self.desired.now
 
     @property
@@ -131,7 +132,7 @@ class Controller:
 
     @property
     def is_starting(self) -> bool:
-        """Not all is known yet: nothing is compiled or installed, what is installed stays."""
+        """Bridges or OVSDB are still unknown: nothing is compiled or sent, installed rules stay."""
         return not self.desired.has_begun
 
     # --- what others report --------------------------------------------------------------------------
@@ -142,22 +143,22 @@ class Controller:
         self._jobs.add(lambda: self.connections.connected(switch, found, datapath_id))
 
     def switch_gone(self, switch: Switch) -> None:
-        """Its connection is gone. What it has installed stays, until it connects again."""
+        """Its connection is gone. The switch keeps its rules."""
         self._jobs.add(lambda: self.connections.gone(switch))
 
     def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
-        """All ports of a bridge, after one came, went or changed."""
+        """All ports of a bridge, after at least one came, went or changed."""
         found = {port.name: port for port in ports}
         self._jobs.add(lambda: self.connections.ports_changed(switch, found))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
-        """OVSDB says something new."""
+        """A new view of OVSDB."""
         self._jobs.add(lambda: self.inventory.take_ovsdb(view))
 
     # --- status.Backend ------------------------------------------------------------------------------
 
     def write(self, write: Write) -> Ticket:
-        """Change a router's FIB; the ticket waits until the switches have confirmed."""
+        """Queue a change of a router's FIB; `wait` on the ticket until the switches have confirmed. Raises NotFoundError."""
         self._router(write.router)
         ticket = Pending(self.runtime, self.away)
         self._jobs.add(Submitted(write, ticket))
@@ -167,14 +168,14 @@ class Controller:
         return self._jobs.incoming()
 
     def change_interface(self, change: InterfaceChange) -> Ticket:
-        """A router's addresses or MTU have changed."""
+        """Queue a change of a router interface's addresses or MTU. Raises NotFoundError."""
         self._interface(change.router, change.interface, "interface")
         ticket = Pending(self.runtime, self.away)
         self._jobs.add(lambda: self.changes.interface(change, ticket))
         return ticket
 
     def move_nexthop(self, move: NexthopMove) -> Ticket:
-        """A neighbour's MAC has changed: one change per rewrite, however many delegations use it."""
+        """Queue a neighbour's change of MAC; it changes one rule per rewrite, not per delegation. Raises NotFoundError."""
         self._interface(move.router, move.out, "out")
         ticket = Pending(self.runtime, self.away)
         self._jobs.add(lambda: self.changes.nexthop(move, ticket))
@@ -219,7 +220,7 @@ class Controller:
         return self.durable.orphans(with_flows=with_flows)
 
     def away(self) -> tuple[str, ...]:
-        """The configured bridges whose rules must wait."""
+        """The configured bridges that are not in sync."""
         return tuple(name for name in self.config.bridges if not self.installer.in_step(name))
 
     def _router(self, name: str) -> str:
@@ -234,7 +235,7 @@ class Controller:
     # --- the loop --------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Do what is queued, in order, until `stop`. Nothing that goes wrong ends it."""
+        """Do what is queued, in order, until `stop`. No error ends it."""
         while not self._stopped:
             try:
                 self._jobs.wait(self._patience())
@@ -243,13 +244,13 @@ class Controller:
                     self._duties()
                     self._turned_at = self.runtime.now()
                 self._duties()
-            except Exception:  # noqa: BLE001 - the routers still write
+            except Exception:  # noqa: BLE001 - routers go on writing, so the loop must go on
                 _LOG.exception("the controller's loop failed; it goes on")
                 self._jobs.wait(TICK_S)
             self._turned_at = self.runtime.now()
 
     def _duties(self) -> None:
-        """What the state of things asks for, whoever changed it."""
+        """Everything that depends on state alone, and not on who changed it."""
         for duty in (
             self._begin, self._restructure, self._withdraw_expired, self._compare, self._ask_for_links, self._store_owed,
             self._answer,
@@ -257,7 +258,7 @@ class Controller:
             self._one(duty)
 
     def _patience(self) -> float:
-        """Seconds until there is something to look at, if nothing comes in."""
+        """Seconds until something is due, if no job comes in."""
         due = min(
             self.sessions.next_end(), self.installer.next_due(), self.answers.next_deadline(), self.durable.next_try()
         )
@@ -266,12 +267,12 @@ class Controller:
         return max(0.0, min(TICK_S, due - self.runtime.now() + 0.001))
 
     def stop(self) -> None:
-        """End `run` after the job at hand. The switches keep their rules."""
+        """End `run` after the present job. The switches keep their rules."""
         self._stopped = True
         self._jobs.wake()
 
     def _next(self) -> Callable[[], None]:
-        """The next job; writes that wait one behind the other are one job."""
+        """The next job; consecutive writes are joined to one job."""
         job = self._jobs.next()
         if not isinstance(job, Submitted):
             return job
@@ -284,20 +285,20 @@ class Controller:
         self._idle.clear()
         try:
             job()
-        except Exception:  # noqa: BLE001 - a mistake of ours must not end the loop
-            _LOG.exception("a change could not be carried out; compiling everything anew")
+        except Exception:  # noqa: BLE001 - a bug must not end the loop
+            _LOG.exception("a job failed; compiling everything anew")
             self.recovery.needed()
         finally:
             self._idle.set()
 
     def between_turns(self) -> None:
-        """See `views.Known`."""
+        """Wait until no job is being done, for at most READER_PATIENCE_S (`views.Known`)."""
         self._idle.wait(READER_PATIENCE_S)
 
     # --- duties ------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """End the start once everything is known, or has been waited for long enough."""
+        """End the start once all bridges and OVSDB are known, or after START_PATIENCE_S."""
         if self.desired.has_begun:
             return
         bridges = self.installer.bridges
@@ -309,7 +310,7 @@ class Controller:
                 self.installer.sync(bridge, self.now.layout)
 
     def _restructure(self) -> None:
-        """Follow what ports, OVSDB and switches report; after a mistake, compile everything anew."""
+        """Follow what ports, OVSDB and switches report; after a bug, compile everything anew."""
         if self.recovery.is_due():
             self._recover()
         self._follow_switches()
@@ -318,7 +319,7 @@ class Controller:
             self.installer.send([self.desired.restructure()], lambda: self.now.layout)
 
     def _recover(self) -> None:
-        """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""
+        """Compile everything anew and compare all bridges; if that fails too, withdraw the bypass."""
         with self.recovery:
             try:
                 self.desired.rebuild()
@@ -342,7 +343,7 @@ class Controller:
         self.inventory.take_quarantined(self.installer.quarantined())
 
     def _compare(self) -> None:
-        """Bridges that have drifted, were lost, or have not been looked at for long."""
+        """Compare the bridges that are due: changed by others, of unknown state, or not compared for long."""
         if self.desired.has_begun:
             for bridge in self.installer.due():
                 self.installer.sync(bridge, self.now.layout)
@@ -350,7 +351,7 @@ class Controller:
     def _ask_for_links(self) -> None:
         wanted = self.now.layout.joined
         if self._wanted_links is not None and self.away():
-            wanted |= self._wanted_links  # a bridge that is out of sync may still have rules that lead there
+            wanted |= self._wanted_links  # a bridge that is out of sync may still hold rules that use them
         if self.desired.has_begun and wanted != self._wanted_links:
             self.links.want(wanted)
             self._wanted_links = wanted
@@ -359,16 +360,16 @@ class Controller:
             self._may_release = True
 
     def _withdraw_expired(self) -> None:
-        """Routers whose agents have not been heard of in time lose their FIB, whatever the store says."""
+        """Withdraw the delegations of routers whose leases are over, also while the store fails."""
         for router in self.sessions.expired():
-            _LOG.warning("router %s: the lease of its session is over; its delegations are withdrawn", router)
+            _LOG.warning("router %s: its lease is over; its delegations are withdrawn", router)
             self.changes.withdraw(router)
 
     def _store_owed(self) -> None:
-        self.durable.settle(self.desired.fibs, self.sessions, self.inventory.overrides)
+        self.durable.write_owed(self.desired.fibs, self.sessions, self.inventory.overrides)
 
     def _answer(self) -> None:
-        self.answers.settle(is_starting=self.is_starting)
+        self.answers.resolve_due(is_starting=self.is_starting)
 
     # --- switches ----------------------------------------------------------------------------------------
 
@@ -379,7 +380,7 @@ class Controller:
 
 
 def _load(config: Config, store: Store) -> Stored:
-    """What is stored of the configured routers; what belongs to others is set aside, and never installed."""
+    """What is stored of the configured routers; delegations of others are kept aside, and never installed."""
     known = {name: router.interfaces for name, router in config.routers.items()}
     for lost in store.set_aside(known, time.time()):
         _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)

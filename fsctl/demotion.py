@@ -1,7 +1,7 @@
-"""What to do when a switch rejects a rule: keep its packets out of the rules that would catch them instead. Pure.
+"""What to do when a switch rejects a rule: no other rule may bypass its packets instead. Pure.
 
-A rejected rule must not leave its packets to a shorter prefix that sends them somewhere else. So the rules that would
-catch them become slow-path rules (they are *demoted*): the bypass may be absent, never wrong.
+Without the rejected rule its packets would match a shorter prefix, which may send them elsewhere. So the rules that would
+match them become slow-path rules (they are *demoted*): the bypass may be absent, never wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def to_demote(
 
 
 def _catcher(view: Node, base: Node, key: Place, rejected: Collection[RuleKey]) -> RuleKey | None:
-    """The rule that catches the packets of `key`; None if that is a slow-path rule or there is none."""
+    """The rule that matches the packets of `key`; None if it is a slow-path rule or there is none."""
     for node, other in _next_best(view, base, key):
         rule = flow_key(node, other)
         if rule not in rejected:
@@ -53,7 +53,7 @@ def _catcher(view: Node, base: Node, key: Place, rejected: Collection[RuleKey]) 
 
 
 def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tuple[Node, Place]]:
-    """Where rules of the flow switch come from."""
+    """The places in the compiled state that these rules come from."""
     return [
         (node, key)
         for _, node in layout.compiler.nodes()
@@ -64,7 +64,7 @@ def _places(layout: Layout, bridge: str, wanted: Collection[RuleKey]) -> list[tu
 
 
 def _next_best(view: Node, base: Node, key: Place) -> Iterable[tuple[Node, Place]]:
-    """The rules that catch the packets of `key` in the eyes of one sender class, best first."""
+    """The rules that match the packets of `key` from one class of senders, best first."""
     bits = BITS[view.version]
     nodes = dict.fromkeys((view, base))
     if isinstance(key, Point):

@@ -1,4 +1,4 @@
-"""What is wanted: delegations and the network as it is known now, compiled and laid out as rules.
+"""What is wanted: the delegations and the present network, compiled and laid out as rules.
 
 Readers see one `Snapshot`: network, compiled walks and tables belong together. It is swapped by one assignment once the
 new one is finished.
@@ -21,7 +21,7 @@ Changes = dict[str, list[RuleChange]]
 
 
 class Snapshot(NamedTuple):
-    """A network, its walks, and its tables."""
+    """A network, its compiled walks and its tables, which belong together."""
 
     network: Network
     compiler: Compiler
@@ -29,7 +29,7 @@ class Snapshot(NamedTuple):
 
 
 class Desired:
-    """The wanted state of all bridges. Until `begin`, nothing is wanted: not everything is known yet."""
+    """The wanted state of all bridges. Before `begin` no delegation is compiled, since not everything is known yet."""
 
     def __init__(self, inventory: Inventory, fibs: dict[str, Fib], pause: Callable[[], None]) -> None:
         self.inventory, self.fibs = inventory, fibs
@@ -40,7 +40,7 @@ class Desired:
         self.now = Snapshot(network, compiler, Layout(network, compiler))
 
     def begin(self) -> None:
-        """Everything is known, or has been waited for long enough."""
+        """End the start: compile the delegations from now on."""
         self.has_begun = True
         self.rebuild()
 
@@ -49,13 +49,13 @@ class Desired:
         self._use(self.inventory.network(self.fibs))
 
     def without_bypass(self) -> None:
-        """Want guards and egress only: every packet takes the slow path."""
+        """Want the fixed rules only: every packet takes the slow path."""
         network = self.inventory.network({name: Fib() for name in self.fibs})
         compiler = Compiler(network, self._pause)
         self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))
 
     def restructure(self) -> Changes:
-        """Follow interfaces, ports, links and switches that have changed; the changes of rules that this means."""
+        """Follow changed interfaces, ports, links and switches; returns the changes of rules by bridge."""
         old, network = self.now, self.inventory.network(self.fibs)
         if not self.has_begun or (network.routers == old.network.routers and network.bridges == old.network.bridges):
             return {}
@@ -70,11 +70,11 @@ class Desired:
         return changes
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[Changes]:
-        """Follow changed delegations; the changes of rules, piece by piece, to be made all at once."""
+        """Follow changed delegations; yields the changes of rules in pieces, to be made as one bundle per bridge."""
         return self.now.layout.apply(self.now.compiler.update(replaced))
 
     def move_nexthop(self, router: str, numbers: Collection[int], old: Forward, new: Forward) -> Iterable[Changes]:
-        """A neighbour has another MAC: its rewrites change, or where a router is involved, the walks."""
+        """A neighbour has another MAC: its rewrites change; if the old or new MAC is a router's, the walks change too."""
         fib, before = self.fibs[router], self.now
         leads_on = self.has_begun and any(before.compiler.leads_on(router, hop) for hop in (old, new))
         for number in numbers:
@@ -92,7 +92,7 @@ class Desired:
         self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))
 
     def is_joined(self, pair: frozenset[str]) -> bool:
-        """Whether patch ports between two bridges are there and let frames in at both ends."""
+        """Whether two bridges have patch ports towards each other and both have confirmed that they let frames in."""
         bridges = self.now.network.bridges
         ends = [(bridges[a], bridges[b]) for a in pair for b in pair if a != b]
         return all(

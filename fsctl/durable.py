@@ -1,7 +1,7 @@
-"""The store as the loop uses it: in a thread of its own, with a limit to waiting, and with what it owes.
+"""The store as the loop uses it: in a real thread, with a time limit, and with a list of what it still lacks.
 
-A disk that is full or hangs must not keep a withdrawal from the switches. What the store could not take, or may have
-taken after the caller was told that it had not, is *owed*: it is written as it is in memory until the store has it.
+A disk that is full or hangs must not delay a withdrawal. What the store could not take, or may have taken after the
+caller got an error, is *owed*: the value in memory is written again and again until the store has it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PATIENCE_S, ROWS_PER_S = 1.0, 20_000
 """How long a commit is waited for, and how much longer one of many rows; a disk slower than this counts as failed."""
 RETRY_S = 1.0
 _TURN_S = 0.005
-"""The real thread cannot wake a green one: whoever waits looks again this often."""
+"""A real thread cannot wake a green one: a waiting green thread polls this often."""
 T = TypeVar("T")
 
 
@@ -55,9 +55,9 @@ class Durable:
         self.store, self._runtime = store, runtime
         self.problem = ""
         self._debts: dict[Debt, int] = {}
-        """What the store may lack, and a number that is another one whenever it is owed anew."""
+        """What the store may lack, each with a number that is new whenever the debt is."""
         self._paid: dict[Debt, int] = {}
-        """What the store has taken, perhaps after nobody waited any more; written by its thread."""
+        """What the store has taken, perhaps after its caller had stopped waiting; set by the store's thread."""
         self._counter = itertools.count()
         self._turn = Lock()
         self._is_busy = self._is_late = False
@@ -70,7 +70,7 @@ class Durable:
         return {router for kind, router, _ in tuple(self._debts) if kind is Kind.TABLE}
 
     def commit_all(self, commits: Sequence[Commit]) -> int:
-        """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
+        """Make writes durable, all or none; returns the revision. Raises StoreError: the caller then changes nothing."""
         rows = sum(len(commit.changes) for commit in commits)
         return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), rows)
 
@@ -87,7 +87,7 @@ class Durable:
         return self.store.load_sessions()
 
     def commit_session(self, session: Session) -> None:
-        """See `Store`. After an error the store gets what is in memory then."""
+        """See `Store`. After an error, `write_owed` writes the session that is in memory then."""
         try:
             self._call(lambda: self.store.commit_session(session))
         except StoreError:
@@ -95,7 +95,7 @@ class Durable:
             raise
 
     def forget_session(self, router: str) -> None:
-        """See `Store`. The session of a router whose withdrawal is owed is kept: after a restart it would run out again."""
+        """See `Store`. While a withdrawal of this router is owed, its session is kept: after a restart it ends once more."""
         debt: Debt = (Kind.SESSION, router, "")
         if router in self.owed:
             self._owe(debt)
@@ -111,7 +111,7 @@ class Durable:
         return self._call(lambda: self.store.orphans(with_flows=with_flows))
 
     def owe(self, routers: Iterable[str]) -> None:
-        """These routers' tables are not stored as they are; they will be."""
+        """The stored tables of these routers are out of date: `write_owed` is to write them."""
         self._owe(*((Kind.TABLE, router, "") for router in routers))
 
     def _owe(self, *debts: Debt) -> None:
@@ -124,9 +124,9 @@ class Durable:
         return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows)
 
     def _call(self, work: Callable[[], T], *debts: Debt, rows: int = 1) -> T:
-        """Do something with the store in its thread, with so many rows. Raises StoreError, also when it takes too long.
+        """Call `work` in the store's thread; it writes `rows` rows. Raises StoreError, also when it takes too long.
 
-        It may be done all the same then, later: `debts` are owed.
+        After a timeout `work` may still be done later, so `debts` are owed.
         """
         self._take_turn()
         patience = PATIENCE_S + rows / ROWS_PER_S
@@ -150,7 +150,7 @@ class Durable:
         return result
 
     def _take_turn(self) -> None:
-        """The store takes one caller at a time. While one waits in vain, nobody else waits."""
+        """Wait for the store, which takes one caller at a time. After a timeout nobody waits for it: raises StoreError."""
         until = self._runtime.now() + PATIENCE_S
         while not self._is_mine():
             left = until - self._runtime.now()
@@ -174,10 +174,10 @@ class Durable:
     def next_try(self) -> float:
         return self._retry_at if self._debts or self.problem else float("inf")
 
-    def settle(
+    def write_owed(
         self, fibs: Mapping[str, Fib], sessions: Holders, overrides: Mapping[tuple[str, str], Override]
     ) -> None:
-        """Write what is owed, if it is time to try again; or look whether the store works again."""
+        """At most every RETRY_S: write what is owed, or probe whether the store works again."""
         now = self._runtime.now()
         self._strike_out()
         if now < self._retry_at or not (self._debts or self.problem):
@@ -204,7 +204,7 @@ class Durable:
         _LOG.info("router %s: its %s is stored", debt[1], debt[0].name.lower())
 
     def _strike_out(self) -> None:
-        """Forget the debts that are paid, unless they have been made anew since."""
+        """Delete the debts that are paid, unless they are owed again since."""
         while self._paid:
             debt, number = self._paid.popitem()
             if self._debts.get(debt) == number:

@@ -41,7 +41,7 @@ class MalformedError(FsctlError):
 
 
 class UnauthorizedError(FsctlError):
-    """No bearer token, or one that nobody has."""
+    """No bearer token, or an unknown one."""
 
     status = 401
     slug = "unauthorized"
@@ -73,7 +73,7 @@ class ConflictError(FsctlError):
 
 
 class UnsyncedError(ConflictError):
-    """A session wants to change a FIB of which it has not sent the whole: what is there may be empty, or another's."""
+    """A session sends a change before it has sent its whole FIB: the present FIB may be empty, or of another session."""
 
     slug = "session-not-synced"
     title = "Session not synced"
@@ -88,7 +88,7 @@ class TooLargeError(FsctlError):
 
 
 class InvalidError(FsctlError):
-    """Well-formed input that means nothing, or something that is not allowed."""
+    """Well-formed input with a value that is unknown or not allowed."""
 
     status = 422
     slug = "invalid-value"
@@ -96,7 +96,7 @@ class InvalidError(FsctlError):
 
 
 class UnavailableError(FsctlError):
-    """A switch, the database or the controller cannot be reached just now."""
+    """A switch, the database or the controller cannot be reached now."""
 
     status = 503
     slug = "unavailable"
@@ -104,7 +104,7 @@ class UnavailableError(FsctlError):
 
 
 class SilentError(UnavailableError):
-    """The connection stands, but no answer came in time: whether the request was carried out is unknown."""
+    """The connection is there, but no answer came in time: whether the request was carried out is unknown."""
 
     slug = "no-answer"
 
@@ -131,7 +131,7 @@ class StoreError(FsctlError):
 
 
 class SwitchError(FsctlError):
-    """A switch refused a message; `type` and `code` are OpenFlow's (OFPT_ERROR)."""
+    """A switch rejected a message; `type` and `code` are OpenFlow's (OFPT_ERROR)."""
 
     slug = "switch-error"
     title = "Switch error"

@@ -1,8 +1,8 @@
 """A router's FIB: its delegations, kept small (about 100 bytes each) and indexed for the compiler.
 
-A prefix is one integer, `value << 8 | length`: sorting these puts every prefix right before what it
-covers. A verdict is one integer too: PUNT_ID, DROP_ID, or the number of a next hop, so that a
-next hop's MAC changes in one place however many delegations use it.
+A prefix is one integer, `value << 8 | length`: in sorted order, a prefix stands right before those that it
+covers. A verdict is one integer too: PUNT_ID, DROP_ID, or the number of a next hop, so that a next hop's MAC
+changes in one place.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def match_of_change(part: PartKey, key: Key | FiveTuple) -> Match:
 
 
 def verdicts_of(changes: Iterable[Change]) -> dict[int, Verdict | None]:
-    """The verdicts that changes name, by identity: a large table names few, again and again, and comparing them is dear."""
+    """The distinct verdicts among changes, by id(): a large table has few, and id() avoids hashing them."""
     return {id(change.verdict): change.verdict for change in changes}
 
 
@@ -120,7 +120,7 @@ class Fib:
         return PUNT if number == PUNT_ID else DROP
 
     def number(self, verdict: Verdict) -> int:
-        """The number of a verdict, given out on first use."""
+        """The number of a verdict; a new one on first use."""
         if isinstance(verdict, Forward):
             number = self._ids.get(verdict)
             if number is None:
@@ -136,7 +136,7 @@ class Fib:
         self._top = max(self._top, number)
 
     def new_nexthops(self, changes: Iterable[Change]) -> dict[int, Forward]:
-        """The numbers that these changes' next hops will get: for the store, which must know them first."""
+        """The numbers that new next hops among these changes will get: the store writes them before the FIB changes."""
         new: dict[Forward, int] = {}
         for verdict in verdicts_of(changes).values():
             if isinstance(verdict, Forward) and verdict not in self._ids and verdict not in new:
@@ -144,14 +144,14 @@ class Fib:
         return {number: nexthop for nexthop, number in new.items()}
 
     def move_nexthop(self, number: int, nexthop: Forward) -> None:
-        """The neighbour behind `number` has another MAC; every delegation that uses it follows."""
+        """The next hop with this number has another MAC now, for every delegation that uses it."""
         old = self.nexthops[number]
         if self._ids.get(old) == number:
             del self._ids[old]
         self.add_nexthop(number, nexthop)
 
     def numbers_of(self, nexthop: Forward) -> list[int]:
-        """All numbers that stand for this next hop: more than one after neighbours have come to share a MAC."""
+        """All numbers that stand for this next hop: several, once `move_nexthop` has given two the same MAC."""
         return [number for number, known in self.nexthops.items() if known == nexthop]
 
     def number_at(self, part_key: PartKey, key: Key | FiveTuple) -> int | None:
@@ -175,7 +175,7 @@ class Fib:
         self.apply(change_of(match, None))
 
     def apply(self, change: Change) -> None:
-        """Carry out one change; removing what is not there is no error."""
+        """Carry out one change; removing a missing delegation is no error."""
         part_key, key, verdict = change
         part = self.parts.get(part_key)
         if verdict is not None:

@@ -48,8 +48,8 @@ from fsctl.rules import (
 ETH_TYPE = {IPV4: 0x0800, IPV6: 0x86DD}
 VLAN_PRESENT = 0x1000
 FROM_LINK = 65535
-"""Nobody else has a policy for fsctl's own patch ports, and no rule of anybody may let a frame off a link."""
-# All other priorities in table 0 are low on purpose: whatever else rules the bridge keeps its say.
+"""Above all other rules: nobody else has a policy for fsctl's own patch ports, and no frame may leave a link but by table 2."""
+# All other priorities in table 0 are low on purpose: rules of others go first.
 RESERVED_VLAN, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
 PRIORITY_TAGGED = RESERVED_VLAN
 PINNED = 20
@@ -58,7 +58,7 @@ MAX_AGE_S = 0xFFFF
 
 NORMAL: tuple[Action, ...] = (Normal(),)
 BRIDGE: tuple[Action, ...] = (Resubmit(SENDERS), GotoTable(ELSEWHERE))
-"""Ordinary bridging: to the port where the receiver is known to be, else as NORMAL does it."""
+"""Ordinary bridging: to the port where the receiver was learned, else NORMAL."""
 LEARN_AND_BRIDGE: tuple[Action, ...] = (Resubmit(LEARN), *BRIDGE)
 LEARN_AND_NORMAL: tuple[Action, ...] = (Resubmit(LEARN), Normal())
 ENTER: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(FLOW_SWITCH))
@@ -69,7 +69,7 @@ ELSES = (
     Rule(RuleKey(SENDERS, 1, ()), NORMAL),
     Rule(RuleKey(ELSEWHERE, 10, (Field("reg0", NORMAL_BIT, NORMAL_BIT),)), NORMAL),
 )
-"""Whatever is missing, a packet that nobody has rewritten yet takes the slow path. Table 2 alone drops."""
+"""The last rule of each table: a packet that matches nothing else takes the slow path. Table 2 has none: it drops."""
 TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), BRIDGE)
 Longest = Mapping[tuple[str, str], int | None]
 """(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
@@ -91,14 +91,14 @@ def _prefix(name: str, prefix: Prefix) -> Field:
 
 
 def _links(bridge: Bridge) -> Iterator[Rule]:
-    """What comes out of a patch port is looked up in table 2 alone. No frame that somebody sends gets into one."""
+    """Frames from a patch port are looked up in table 2 only. Frames of VLAN 4095, the patch ports' tag, are dropped."""
     yield rule(GUARD, RESERVED_VLAN, (), Field("vlan_tci", VLAN_PRESENT | RESERVED_VID))
     for ofport in bridge.links.values():
         yield rule(GUARD, FROM_LINK, (GotoTable(EGRESS),), Field("in_port", ofport))
 
 
 def _exempt(bridge: Bridge) -> Iterator[Rule]:
-    """What the bridge alone can judge. Frames of VLAN 0 show all the same where their sender is."""
+    """Frames that are left to NORMAL: tagged, from a multicast address, from an exempt port. Senders in VLAN 0 are still learned."""
     yield rule(GUARD, PRIORITY_TAGGED, LEARN_AND_NORMAL, Field("vlan_tci", VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
@@ -109,7 +109,7 @@ def _exempt(bridge: Bridge) -> Iterator[Rule]:
 
 
 def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
-    """What no router forwards, whoever sends it."""
+    """Packets that no router forwards, from any sender."""
     matches = [(eth_type(version), Field("ip_proto", NO_PROTO)) for version in (IPV4, IPV6)]
     matches += [(eth_type(p.version), _prefix("dst", p)) for p in LOCAL_DESTINATIONS]
     matches += [(eth_type(p.version), _prefix("src", p)) for p in LOCAL_SOURCES]
@@ -123,7 +123,7 @@ def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
 
 
 def _admission(bridge: Bridge, interface: Interface, longest: int | None) -> Iterator[Rule]:
-    """Who may enter the flow switch through one router interface; `longest` chain, None: nobody."""
+    """Which packets enter the flow switch for one router interface; `longest`: hops of its longest chain, None: no rule there."""
     to_router, from_router = Field("eth_dst", interface.mac), Field("eth_src", interface.mac)
     if interface.ofport is not None and interface.ofport not in bridge.exempt_ports:
         yield rule(GUARD, FROM_ROUTER, ENTER, Field("in_port", interface.ofport), from_router)
@@ -136,9 +136,9 @@ def _admission(bridge: Bridge, interface: Interface, longest: int | None) -> Ite
 
 
 def _egress(interface: Interface) -> Iterator[Rule]:
-    """Deliver what a rewrite sends in this interface's name as if its own port had sent it.
+    """Deliver packets that a rewrite sends with this interface's MAC, as if its own port had sent them.
 
-    Whether the interface is usable now is for those to know who send something there.
+    Also while the interface is down: the rewrites that lead here are withdrawn then.
     """
     if interface.ofport is not None:
         deliver = (SetField("pkt_mark", 0), SetField("in_port", interface.ofport), *BRIDGE)
@@ -146,7 +146,7 @@ def _egress(interface: Interface) -> Iterator[Rule]:
 
 
 def _learn(bridge: Bridge, ofport: int | None) -> tuple[Action, ...]:
-    """Remember who sends at a port, if senders are learned there."""
+    """The action that learns senders at a port; none where they are not learned."""
     if ofport is None or ofport not in bridge.sender_ports:
         return ()
     age_s = min(max(bridge.mac_age_s, 1), MAX_AGE_S)
@@ -155,7 +155,7 @@ def _learn(bridge: Bridge, ofport: int | None) -> tuple[Action, ...]:
 
 
 def _senders(bridge: Bridge) -> Iterator[Rule]:
-    """Where MAC addresses are: those known for certain, and how the others are learned."""
+    """Where MAC addresses are: those that OVSDB knows, and the rules that learn the others."""
     for mac, ofport in bridge.pinned.items():
         yield rule(SENDERS, PINNED, (Output(ofport),), Field("eth_dst", mac))
     yield rule(LEARN, MULTICAST, (), Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))

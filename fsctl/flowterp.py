@@ -1,4 +1,4 @@
-"""An interpreter of OpenFlow rules, as far as fsctl writes them: what Open vSwitch would do.
+"""An interpreter of the OpenFlow rules that fsctl writes: what Open vSwitch would do.
 
 Part of the executable specification (`semantics`): slow, plain, and ignorant of who made the rules.
 Behaviour follows ovs-actions(7) and ovs-fields(7).
@@ -72,7 +72,7 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a packet. No deliveries: dropped."""
+    """The result for one packet. No deliveries: it is dropped."""
 
     deliveries: tuple[Delivery, ...]
     hits: tuple[Hit, ...]
@@ -101,7 +101,7 @@ def learned_rule(sender: Learned) -> Rule:
 
 
 class Flowterp:
-    """The tables of all bridges, made ready for many lookups. `senders` have been learned before."""
+    """The tables of all bridges, indexed for many lookups; `senders` have been learned before."""
 
     def __init__(self, tables: Mapping[str, RuleTable], links: Links, senders: Iterable[Learned] = ()) -> None:
         self._links = links
@@ -133,7 +133,7 @@ class Flowterp:
 
 
 class _Execution:
-    """One packet's run. Actions change the frame they are given and hand it on."""
+    """The run of one packet; each action returns the frame that the next one gets."""
 
     def __init__(self, program: Flowterp) -> None:
         self.program = program

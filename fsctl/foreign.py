@@ -1,7 +1,7 @@
-"""Rules of somebody else in table 0: which of them may be about what a router's port sends. Pure.
+"""Rules of others in table 0: which of them may match what a router's port sends. Pure.
 
-A bypassed packet never leaves the last router's port, so a rule for packets from that port is never asked. Where such a
-rule does more than NORMAL (drops, filters, marks), the router's interface is left out of the bypass.
+A bypassed packet does not arrive at the last router's port, so a rule about that port would not see it. If such a rule
+does more than NORMAL (drops, filters, marks), the router's interface is not bypassed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the connected switches hold, as far as they have confirmed it, and what each is told next.
+"""The connected switches: what each has confirmed to hold, and what it is sent next.
 
-All methods are called by the controller's loop, and none of them waits: `bridge_worker` does. What a switch confirms comes
-back through `take`.
+The controller's loop calls all methods, and none of them waits for a switch: `bridge_worker` does. What a switch confirms
+comes back through `take`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Installer:
         self.bridges: dict[str, BridgeState] = {}
 
     def in_step(self, bridge: str) -> bool:
-        """What is in the switch is what is wanted, as far as it has said."""
+        """Whether the switch has confirmed everything that is wanted."""
         return bridge in self.bridges and not self.bridges[bridge].trouble(self._runtime.now())
 
     def connect(self, switch: Switch, datapath_id: int | None) -> None:
-        """A new connection; an older one of the same bridge is given up."""
+        """A new connection; it replaces an older one of the same bridge."""
         old = self.bridges.get(switch.bridge)
         worker = BridgeWorker(switch, self._runtime, self._report)
         here = BridgeState(worker, datapath_id)
@@ -62,7 +62,7 @@ class Installer:
         return here if here is not None and here.worker is worker else None
 
     def quarantined(self) -> frozenset[str]:
-        """Bridges that do not take the rules that every bypass needs."""
+        """Bridges that reject a rule that every bypass needs."""
         return frozenset(name for name, here in self.bridges.items() if here.is_quarantined)
 
     # --- telling the switches ----------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Installer:
     # --- hearing of them -----------------------------------------------------------------------------------
 
     def take(self, here: BridgeState, report: Report, layout: Layout) -> None:
-        """What a worker reports of its switch."""
+        """Take in a report of a bridge's worker."""
         now = self._runtime.now()
         if report.error is not None:
             unexpected = not isinstance(report.error, FsctlError)
@@ -138,7 +138,7 @@ class Installer:
                 here.promote(to_demote(layout, here.bridge, here.rejected, (), self._runtime.pause), now)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
-        """Note what was rejected, and keep its packets out of other rules."""
+        """Note what was rejected; no other rule may bypass its packets instead."""
         bridge, words = here.bridge, {r.key: r.error for r in report.rejections}
         here.rejected.update(words)
         here.try_again(self._runtime.now())
@@ -157,7 +157,7 @@ class Installer:
             here.fix = here.worker.commit()
 
     def _quarantine(self, here: BridgeState, layout: Layout) -> list[RuleChange]:
-        """The guard or egress is not whole: nothing may enter the flow switch on this bridge, nor be sent there."""
+        """A fixed rule is missing: no packet may enter the flow switch on this bridge, nor be sent there."""
         here.is_quarantined = True
         _LOG.error("bridge %s: nothing is bypassed: it rejected a rule that the bypass needs", here.bridge)
         frame = layout.frames[here.bridge].rules

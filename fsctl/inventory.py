@@ -1,4 +1,4 @@
-"""Configuration and what the switches and OVSDB report, put together as a `Network`.
+"""The configuration and what switches and OVSDB report, combined to a `Network`.
 
 Pure. An interface keeps its name and MAC while its port comes, goes or changes its number: delegations
 belong to the interface, and only `ofport` and `up` follow the port.
@@ -18,7 +18,7 @@ from fsctl.model import Address, Bridge, Interface, Network, Router
 from fsctl.status import BridgeInfo, ForeignRule, Override, OvsdbView, Port, PortInfo
 
 GUEST_SENDERS, MOST_SENDERS = 256, 4096
-"""MAC addresses that are learned at most at a port of one guest, and at any other port (never more than the bridge learns).
+"""How many MAC addresses are learned at the port of a guest, and at any other port (never more than the bridge learns).
 
 Open vSwitch counts what it has learned at a port for every MAC address that is new there: 0.4 ms where it is 8,192.
 """
@@ -34,7 +34,7 @@ class SwitchState:
 
 
 class Inventory:
-    """The latest word of every source. `has_changed`: something may make another network than the last one asked for."""
+    """The latest report of every source. `has_changed`: the network may differ from the last one that was built."""
 
     def __init__(self, config: Config, overrides: dict[tuple[str, str], Override] | None = None) -> None:
         self.config = config
@@ -48,7 +48,7 @@ class Inventory:
     # --- the sources ---------------------------------------------------------------------------------------
 
     def take_ports(self, bridge: str, ports: dict[str, Port]) -> None:
-        """All ports of a bridge, as its switch describes them."""
+        """All ports of a bridge, by name."""
         self.has_changed |= self.ports.get(bridge) != ports
         self.ports[bridge] = ports
 
@@ -68,7 +68,7 @@ class Inventory:
     # --- the network ---------------------------------------------------------------------------------------
 
     def network(self, fibs: Mapping[str, Fib]) -> Network:
-        """The network as it is now."""
+        """The present network."""
         routers = {
             name: Router(
                 name,
@@ -119,7 +119,7 @@ class Inventory:
 
     @staticmethod
     def _pinned(present: Mapping[str, PortInfo], ports: Mapping[str, Port]) -> dict[int, int]:
-        """Where a MAC address is that OVSDB knows at one port of the bridge."""
+        """The ports of MAC addresses that OVSDB knows at exactly one port of the bridge (attached-mac)."""
         known = Counter(info.attached_mac for info in present.values())
         return {
             info.attached_mac: ports[port].ofport
@@ -174,12 +174,12 @@ class Inventory:
     # --- what routers say of themselves ----------------------------------------------------------------------
 
     def said(self, router: str, declared: InterfaceConfig) -> tuple[tuple[Address, ...], int]:
-        """Addresses and MTU: the router's own word, else the configuration's."""
+        """Addresses and MTU (bytes): what the router said over REST, else what the configuration says."""
         addresses, mtu = self.overrides.get((router, declared.name), Override())
         return declared.addresses if addresses is None else addresses, declared.mtu if mtu is None else mtu
 
     def disagreements(self) -> Iterator[str]:
-        """Where what a router said over REST holds in place of something else in the configuration; in words."""
+        """Texts: where a router said something over REST that differs from the configuration (and overrides it)."""
         for (router, name), override in self.overrides.items():
             declared = self.config.routers[router].interfaces[name]
             values = []
@@ -193,7 +193,7 @@ class Inventory:
 
 
 def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
-    """Two interfaces with one MAC on one bridge: neither can be told apart, so neither is used."""
+    """Interfaces with the same MAC on one bridge cannot be told apart: none of them is used."""
     seen = Counter((i.bridge, i.mac) for r in routers.values() for i in r.interfaces.values() if i.mac)
     if all(count == 1 for count in seen.values()):
         return routers
@@ -212,7 +212,7 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
 
 
 def without_switch_state(network: Network) -> dict[str, Bridge]:
-    """The bridges but for their patch links, and for what no walk depends on."""
+    """The bridges without patch links, and without the other things that no walk depends on."""
     return {
         name: replace(b, links={}, arrivals=None, delivers=None, sender_ports={}, pinned={}, mac_age_s=0, port_ids={})
         for name, b in network.bridges.items()

@@ -23,10 +23,10 @@ IPV4, IPV6 = 4, 6
 BITS = {IPV4: 32, IPV6: 128}
 TCP, UDP, ICMPV6 = 6, 17, 58
 NO_PROTO = 0
-"""OVS decrements no TTL where the IP protocol is 0 (odp-util.c, commit_set_nw_action; seen on 3.1): not bypassed."""
+"""IP protocol 0 is not bypassed: OVS does not decrement its TTL (odp-util.c, commit_set_nw_action; seen on 3.1)."""
 MULTICAST_BIT = 1 << 40
 RESERVED_VID = 4095
-"""In no VLAN (IEEE 802.1Q); the tag of fsctl's patch ports. Frames that carry it are dropped at every port."""
+"""The reserved VLAN ID (IEEE 802.1Q), the tag of fsctl's patch ports. Frames that carry it are dropped at every port."""
 MIN_MTU, MAX_MTU = 68, 65535
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
 
@@ -111,13 +111,13 @@ class FiveTuple:
 
     @property
     def fragments(self) -> Fragments:
-        """What fragments of its packets have in common."""
+        """What all fragments of its packets match."""
         return Fragments(self.version, self.src, self.dst, self.ip_proto)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fragments:
-    """The fragments from one host to another of one ip_proto. Only the first of a datagram has ports."""
+    """All fragments of one ip_proto from one host to another; only the first fragment of a datagram has ports."""
 
     version: int
     src: int
@@ -247,8 +247,8 @@ class Bridge:
     tells ports apart that have one OpenFlow number one after the other. `pinned` says where a MAC address is that
     OVSDB knows (attached-mac).
 
-    `arrivals` are the patch ports from which the switch lets frames in, `delivers` the (MAC, port) of router interfaces
-    in whose name it delivers them, as it has confirmed; None: not asked, everything that shall be is there.
+    What the switch has confirmed: `arrivals` are the patch ports from which it lets frames in, `delivers` the
+    (MAC, port) of the router interfaces as whose it delivers them. None: all that is wanted counts as confirmed.
     """
 
     name: str
@@ -263,7 +263,7 @@ class Bridge:
     delivers: frozenset[tuple[int, int]] | None = None
 
     def takes(self, peer: str, mac: int, ofport: int | None) -> bool:
-        """Whether a frame that comes from bridge `peer` in the name of this router interface is delivered here."""
+        """Whether a frame that bridge `peer` sends with this router interface's MAC is delivered here."""
         link = self.links.get(peer)
         return (
             link is not None
@@ -274,7 +274,7 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Network:
-    """All that a walk can depend on. `fibs` has an entry for every router."""
+    """Everything that a walk depends on. `fibs` has an entry for every router."""
 
     bridges: Mapping[str, Bridge]
     routers: Mapping[str, Router]
@@ -302,7 +302,7 @@ class Network:
 
     @cached_property
     def joined(self) -> Mapping[str, frozenset[str]]:
-        """Bridge -> all bridges that routers' interfaces join to it, however many routers away; itself included."""
+        """Bridge -> all bridges that can be reached from it through routers, itself included."""
         sets = {name: {name} for name in self.bridges}
         for router in self.routers.values():
             places = [sets[i.bridge] for i in router.interfaces.values()]
@@ -313,10 +313,10 @@ class Network:
 
     @cached_property
     def own_sources(self) -> Mapping[str, frozenset[int]]:
-        """Bridge -> the IPv4 addresses of the routers that a packet may come to from there.
+        """Bridge -> the own IPv4 addresses of all routers that a packet can reach from there.
 
-        A router drops what it is to forward from an address of its own (RFC 1812, 5.3.7: martian). Of IPv6 no
-        router does.
+        A router drops a packet to be forwarded if its source is an address of the router (RFC 1812, 5.3.7: martian).
+        Linux does not do so for IPv6.
         """
         of_joined: dict[frozenset[str], set[int]] = {joined: set() for joined in self.joined.values()}
         for name, router in self.routers.items():

@@ -11,9 +11,9 @@ from fsctl.rules import Field
 LOCAL_ID = -2
 """The verdict number of a router's own addresses: they end every walk."""
 Point = FiveTuple | Fragments
-"""What is looked up as it is, and not by prefix."""
+"""What is matched exactly, and not by prefix."""
 Place = Key | Point
-"""Where a rule can be."""
+"""What a rule of the flow switch is for."""
 SLOW, FORWARD, DROPPED = "slow_path", "forward", "drop"
 NOTHING = Part()
 
@@ -21,8 +21,8 @@ NOTHING = Part()
 class Outcome:
     """How a walk from some node ends. Interned: the same outcome is the same object.
 
-    `hops` forwards, the last by next hop `nexthop` of `router`; `limit` is the smallest MTU on the
-    way in bytes; `path` has a bit for every interface visited.
+    `hops` counts the forwards, the last by next hop `nexthop` of `router`; `limit` is the smallest MTU on the
+    path in bytes; `path` has a bit for every interface visited.
     """
 
     __slots__ = ("hops", "kind", "limit", "nexthop", "path", "reason", "router")
@@ -43,7 +43,7 @@ class Outcome:
 
 
 class Effect(NamedTuple):
-    """What a rule does: an outcome as far as a bridge can tell. `limit` 0: no MTU to watch."""
+    """What a rule does on its bridge. `limit`: the MTU to watch in bytes; 0: none."""
 
     kind: str
     version: int = 0
@@ -96,7 +96,7 @@ class Node:
         return self.any.prefixes.get(key) if number is None else number
 
     def at_point(self, point: Point) -> int | None:
-        """The verdict's number for a connection; fragments that may be a delegated connection's are punted."""
+        """The verdict's number for a connection. Fragments that may belong to a delegated connection are punted."""
         if isinstance(point, FiveTuple):
             return self._at_connection(point)
         return PUNT_ID if point in self.own.fragments or point in self.any.fragments else None
@@ -116,7 +116,7 @@ class Step:
 
 
 class Emission(NamedTuple):
-    """One rule that came, went or changed; None: not there."""
+    """One rule that was added, removed or changed; None: no rule."""
 
     node: Node
     key: Place
@@ -125,7 +125,7 @@ class Emission(NamedTuple):
 
 
 class State:
-    """What all nodes say at one prefix; `results` are filled in as they are asked for (None: not yet)."""
+    """The verdicts of all nodes at one prefix; `results` is filled on demand (None: not yet)."""
 
     __slots__ = ("best", "last", "results")
 

@@ -1,9 +1,9 @@
 """The tables of a bridge (docs/pipeline.md): what the compiler found, as OpenFlow rules.
 
 Pure. A rule of the flow switch table names its *way* out by a number, and one rule of the ways table
-does what the whole chain does: a next hop that changes is one rule, however many prefixes use it.
+does what the whole chain does: a next hop's new MAC changes one rule, however many prefixes use it.
 `Layout` keeps the numbers, so that a change of the network becomes few changes of rules; `tables`
-gives everything from nothing.
+makes all rules from scratch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BY_PREFIX, BY_CONNECTION = 1000, 5000
 
 
 def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, ...]:
-    """What the whole chain does to a packet that is short enough."""
+    """What the whole chain does to a packet that no MTU stops."""
     if effect.kind != FORWARD:
         return () if effect.kind == DROPPED else BRIDGE
     hop = network.fibs[effect.router].nexthops[effect.nexthop]
@@ -55,15 +55,15 @@ def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, .
     elif out.bridge in links and network.bridges[out.bridge].takes(bridge, out.mac, out.ofport):
         away = Output(links[out.bridge])
     else:
-        return BRIDGE  # no patch port, no end to it, or the last bridge is not ready: the slow path
+        return BRIDGE  # no patch port, or the last bridge has not confirmed its rules yet: the slow path
     rewrite = (DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst))
     return (*rewrite, SetField("pkt_mark", LINK_MARK), away)
 
 
 def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[Rule, ...]:
-    """The rules of way `number`: one, or with an MTU to watch the check and what follows it.
+    """The rules of way `number`: one; or, with an MTU to watch, the check and the rule for packets that pass it.
 
-    They match on the IP version because dec_ttl wants it (OFPBAC_MATCH_INCONSISTENT otherwise).
+    They match on the IP version because dec_ttl requires it (otherwise OFPBAC_MATCH_INCONSISTENT).
     """
     actions = actions_of(network, bridge, effect)
     taken = (eth_type(effect.version), Field("reg1", number))
@@ -99,7 +99,7 @@ def _fragment_fields(fragments: Fragments) -> tuple[Field, ...]:
 
 
 def flow_key(node: Node, key: Place) -> RuleKey:
-    """The match of a collapsed rule. On the path of every rule: the node's part is made once."""
+    """The key of a collapsed rule. Hot path: the node's part of the match is cached."""
     head = node.head
     if head is None:
         eth_src = () if node.eth_src is None else (Field("eth_src", node.eth_src),)
@@ -117,7 +117,7 @@ def flow_key(node: Node, key: Place) -> RuleKey:
 
 
 class Layout:
-    """The tables of all bridges, for one network and what its compiler has found."""
+    """The tables of all bridges, for one network and its compiled rules."""
 
     def __init__(self, network: Network, compiler: Compiler, before: Layout | None = None) -> None:
         self.network, self.compiler = network, compiler
@@ -173,8 +173,8 @@ class Layout:
                     del self._joins[pair]
 
     def apply(self, pieces: Iterable[Sequence[Emission]]) -> Iterator[dict[str, list[RuleChange]]]:
-        """The changes of rules that these changes of effects mean: unordered, piece by piece, to be made all at once."""
-        # Effects are interned: on the path of every rule their identity is a quicker name than their value.
+        """Translate changes of effects into changes of rules: unordered pieces, to be made as one bundle per bridge."""
+        # Hot path: effects are interned, so id() names them without hashing.
         came: dict[tuple[str, int], Tally] = {}
         went: dict[tuple[str, int], Tally] = {}
         bridges: set[str] = set()
@@ -220,7 +220,7 @@ class Layout:
             yield from self._new_way(bridge, effect)
 
     def _count(self, came: Iterable[Tally], went: Iterable[Tally], changes: dict[str, list[RuleChange]]) -> None:
-        """Keep the books of the ways; those that no rule leads to any more are removed."""
+        """Update the ways' reference counts; delete the ways that no rule uses any more."""
         for tally in came:
             if has_way(tally.effect):
                 self.ways[tally.bridge].uses[tally.effect] += tally.rules - 1  # `_first` has counted one
@@ -241,7 +241,7 @@ class Layout:
             yield RuleChange(made.key, None, False)
 
     def _reframe(self, bridge: str) -> Iterator[RuleChange]:
-        """Guard rules follow the longest chain in force."""
+        """Change the guard rules that depend on the longest chain in force."""
         self.longest[bridge] = self._longest(bridge)
         old, new = self.frames[bridge].rules, fixed_rules(self.network, bridge, self.longest[bridge]).rules
         self.frames[bridge].rules = new
@@ -252,7 +252,7 @@ class Layout:
             yield RuleChange(key, None, False)
 
     def rewire(self, network: Network) -> dict[str, list[RuleChange]]:
-        """`network` differs from the present one in its patch links alone: ways and frames follow, nothing else."""
+        """Use a network that differs only in what no walk depends on: ways and fixed rules may change, no others."""
         before = {bridge: self._few(bridge) for bridge in self.ways}
         self.network = network
         for bridge, frame_now in self.frames.items():
@@ -260,7 +260,7 @@ class Layout:
         return {bridge: reconcile.diff(self._few(bridge), before[bridge], bridge).changes for bridge in before}
 
     def reroute(self, router: str, numbers: Collection[int]) -> dict[str, list[RuleChange]]:
-        """These next hops of a router have another MAC: their ways follow, no other rule does."""
+        """These next hops of a router have another MAC: their ways change, no other rule does."""
         changes: dict[str, list[RuleChange]] = {}
         for bridge, ways in self.ways.items():
             for effect, number in ways.numbers.items():
@@ -270,7 +270,7 @@ class Layout:
         return changes
 
     def since(self, before: Layout) -> dict[str, list[RuleChange]]:
-        """What turns the tables of `before`, a layout of the same bridges, into this one's."""
+        """The changes from the tables of `before`, a layout of the same bridges, to this one's."""
         changes: dict[str, list[RuleChange]] = {name: [] for name in self.network.bridges}
         for name, into in changes.items():
             old, new = before._few(name), self._few(name)
@@ -289,7 +289,7 @@ class Layout:
         return node.version, node.interface.bridge, node.interface.mac, node.eth_src
 
     def _few(self, bridge: str) -> RuleTable:
-        """All of a bridge's tables but the flow switch's rules."""
+        """All rules of a bridge but the collapsed ones: fixed rules and ways."""
         table = RuleTable(dict(self.frames[bridge].rules))
         for effect, number in self.ways[bridge].numbers.items():
             table.add(*way_of(self.network, bridge, effect, number))
@@ -308,5 +308,5 @@ class Layout:
 
 
 def tables(network: Network, compiler: Compiler) -> dict[str, RuleTable]:
-    """All bridges' tables, from nothing."""
+    """All bridges' tables, made from scratch."""
     return Layout(network, compiler).tables()

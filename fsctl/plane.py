@@ -4,10 +4,9 @@ A *node* is where a walk can stand: a router interface and, where that interface
 particular senders, one of these eth_src values (None: any other). A walk is a path through nodes,
 because behind the first hop both the next interface and the sender's MAC follow from the next hop.
 
-`sweep` visits prefixes in order (a prefix right before what it covers) with a stack of the prefixes
-that cover the present one, so that no lookup is needed: a prefix changes only what its own
-delegations say, and what walks that pass these do. A rule is emitted at a prefix only where it
-says something else than the nearest emitted rule above it.
+`sweep` visits prefixes in order (a prefix before those that it covers) with a stack of the prefixes that cover
+the present one, so that no lookup is needed: a prefix only changes the verdicts of its own delegations, and the
+walks that pass these. A rule is emitted at a prefix only if its effect differs from the covering rule's.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ from fsctl.outcome import (
 from fsctl.scope import Scope
 
 _PIECE = 512
-"""Keys whose rules are given out at a time: well under 10 ms of work."""
+"""Keys per yielded piece: well under 10 ms of work."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
-"""The nodes (by index) whose delegation for a key, or a connection of these fragments, came, went or changed."""
+"""The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
 
 
 class Plane:
@@ -62,7 +61,7 @@ class Plane:
         self.order: SortedList[Key] = SortedList()
         self.lengths: Counter[int] = Counter()
         self.points: Counter[Point] = Counter()
-        """Connections, and what their fragments have in common."""
+        """Connections and their fragments, with the number of delegations for each."""
         self.by_dst: SortedDict[int, set[Point]] = SortedDict()
         self._preds: list[set[int]] = []
         self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
@@ -106,14 +105,14 @@ class Plane:
         return node
 
     def _can_send(self, bridge: str, eth_src: int) -> bool:
-        """Whether the guard lets any packet with this eth_src in: a router's MAC from its own port alone."""
+        """Whether the guard lets any packet with this eth_src in; a router's MAC may come from its own port only."""
         owner = self.network.by_mac.get((bridge, eth_src))
         if owner is None:
             return True
         return owner.ofport is not None and owner.ofport not in self.network.bridges[bridge].exempt_ports
 
     def ensure_node(self, router: str, in_port: str, eth_src: int | None) -> Node:
-        """The node of a sender class; made when its first delegation comes."""
+        """The node of a sender class; made with its first delegation."""
         node = self.node_of.get((router, in_port, eth_src))
         if node is None:
             base = self.node_of[router, in_port, None]
@@ -123,13 +122,13 @@ class Plane:
             for other in self.nodes:  # next hops may lead to the new class now
                 other.steps.clear()
             self._composed.clear()
-            # What led to the interface may lead to the class: it begins as a twin of its base.
+            # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
             self._preds[node.index] = set(self._preds[base.index])
             self._upstream.clear()
         return node
 
     def refresh(self, router: str) -> None:
-        """Take up the parts of a FIB that came or went."""
+        """Follow the parts of a FIB that were added or removed."""
         parts = self.network.fibs[router].parts
         for node in self.nodes:
             if node.interface.router == router:
@@ -139,7 +138,7 @@ class Plane:
                 node.held |= node.any is not NOTHING or node.own is not NOTHING
 
     def count(self, key: Key | FiveTuple, by: int) -> None:
-        """A delegation for `key` came (+1) or went (-1)."""
+        """A delegation for `key` was added (+1) or removed (-1)."""
         if isinstance(key, FiveTuple):
             self._count_point(key, by)
             self._count_point(key.fragments, by)
@@ -226,7 +225,7 @@ class Plane:
             if isinstance(step, Outcome):
                 outcome = results[here.index] = step
                 break
-            results[here.index] = LOOP  # stands until the walk has come back
+            results[here.index] = LOOP  # until the end of the walk is known
             path.append((here.index, step))
             here = step.target
         for index, step in reversed(path):
@@ -234,7 +233,7 @@ class Plane:
         return outcome
 
     def _compose(self, step: Step, then: Outcome) -> Outcome:
-        """A forward, and then what the walk from its target does."""
+        """The outcome of a forward that is followed by outcome `then`."""
         if then in NO_CHAIN:
             outcome = then
         elif then.kind == SLOW:
@@ -285,7 +284,7 @@ class Plane:
     # --- rules -----------------------------------------------------------------------------------
 
     def root(self) -> State:
-        """The state above all prefixes: nothing said."""
+        """The state above all prefixes: no verdicts."""
         return State((1 << BITS[self.version]) - 1, [None] * len(self.nodes), [None] * len(self.nodes))
 
     def above(self, key: Key, *, inclusive: bool = False) -> State:
@@ -307,12 +306,12 @@ class Plane:
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
     def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> Iterator[list[Emission]]:
-        """What changed among the rules at `keys` (in order, all covered by `root`), in pieces; the nodes keep the rules.
+        """Update the rules at `keys` (sorted, all covered by `root`) in the nodes; yields the changes, in pieces.
 
-        `seeds` names the nodes whose delegation for a key came, went or changed; only rules of `watched`
-        interfaces (by their base nodes) can have changed: a class's rules depend on those of any sender too.
+        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at `watched`
+        interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
         """
-        # Also those whose last delegation has gone: there are holes of theirs to close.
+        # Also nodes that have lost their last delegation: their rules are to be removed.
         holders = [n for n in self.nodes if n.held]
         plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
         simple = len(plain) == len(holders)
@@ -350,7 +349,7 @@ class Plane:
     def _emit(
         self, key: Place, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
     ) -> None:
-        """Rules at `key`: one where an interface, or a class of its senders, is told something else than above."""
+        """Emit a rule at `key` for each interface and sender class whose effect differs from the covering rule's."""
         for base in dict.fromkeys(n.base for n in affected if n.base.index in watched):
             bridge = base.interface.bridge
             says = self.effect(bridge, self.result(state, base))
@@ -377,7 +376,7 @@ class Plane:
         return plain, exact
 
     def sweep_points(self, points: Iterable[Point], seeds: Seeds[Point]) -> Iterator[list[Emission]]:
-        """Evaluate the walk at each."""
+        """As `sweep`, for connections and fragments."""
         out: list[Emission] = []
         for count, point in enumerate(points, 1):
             if not count % _PIECE:
@@ -392,12 +391,12 @@ class Plane:
         yield out
 
     def is_martian(self, node: Node, point: Point) -> bool:
-        """Whether the guard keeps these packets out, because some router there drops what its own address sent."""
+        """Whether the guard keeps these packets out: their source is an address of a router, which would drop them."""
         return self.version == IPV4 and point.src in self.network.own_sources[node.interface.bridge]
 
 
 def _put(node: Node, key: Place, new: Effect | None) -> Emission:
-    """Keep a rule, or that there is none any more."""
+    """Store or delete a rule of a node."""
     old = node.rules.get(key)
     if new is None:
         del node.rules[key]

@@ -1,8 +1,8 @@
 """Desired against installed: the ordered changes that turn one into the other. Pure.
 
-Every cut of the order is safe: what is looked up later is there first (make before break), guards come before what
-they guard and go after it, and within the flow switch the more specific comes first, so that where a table is full
-no forward lies bare of the holes in it.
+Every prefix of the sequence is a safe state: tables that are looked up later are filled first (make before break), guards
+are added before what they guard and removed after it, and in the flow switch more specific rules are added first: if the
+table is full, no forward is installed without the holes in it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from fsctl.rules import (
 )
 
 LAST_TABLE_MISS = 1
-"""Rules of this priority or below are a table's "else": first rules to come, last to go."""
+"""Rules of this priority or below are a table's "else": added first, removed last."""
 
 _ADD_RANK = {ELSEWHERE: 8, "else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
 _REMOVE_RANK = {
     FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120, ELSEWHERE: 122,
 }  # fmt: skip
-"""When each table's changes are made; modifications come with the additions."""
+"""The order of the tables' changes; modifications count as additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
 
 
 def rank(change: RuleChange) -> tuple[int, int]:
-    """Where a change belongs in an update; equal ranks may come in any order."""
+    """The sort key of a change; changes with equal ranks may be made in any order."""
     ranks = _ADD_RANK if change.actions is not None else _REMOVE_RANK
     table, priority, _ = change.key
     if priority <= LAST_TABLE_MISS:
-        # Tables lead to higher ones: those are there first, and go last.
+        # Tables lead to higher-numbered ones: those are added first and removed last.
         return ranks["else"], -table if change.actions is not None else table
     # Most specific first when adding, last when removing.
     order = -priority if change.actions is not None else priority
@@ -51,7 +51,7 @@ def rank(change: RuleChange) -> tuple[int, int]:
 
 
 def order(changes: Iterable[RuleChange]) -> list[RuleChange]:
-    """The same changes in an order of which every cut is safe."""
+    """The same changes, ordered so that every prefix of the sequence is a safe state."""
     return sorted(changes, key=rank)
 
 
@@ -81,7 +81,7 @@ def apply(update: Update, table: RuleTable) -> RuleTable:
     return after
 
 
-# --- what a refusal hinders -----------------------------------------------------------------------------
+# --- what depends on a rejected rule ----------------------------------------------------------------------
 
 
 def _value(key: RuleKey, name: str) -> int | None:
@@ -93,28 +93,28 @@ def _tables_named(change: RuleChange) -> set[int]:
 
 
 _DOORS = {FLOW_SWITCH, EGRESS}
-"""Where the guard lets packets in."""
+"""A guard rule that leads here lets packets in."""
 
 
-class _Refused:
-    """What refused changes leave without: router MACs unguarded or undelivered, tables without their "else"."""
+class _Rejected:
+    """What is missing after rejections: router MACs that are not guarded or not delivered, tables without their "else"."""
 
-    def __init__(self, refused: Iterable[RuleChange]) -> None:
+    def __init__(self, rejected: Iterable[RuleChange]) -> None:
         self._bare: set[int] = set()
         self._unguarded: set[int | None] = set()
         self._undelivered: set[int | None] = set()
         self._uncut = False
-        for change in refused:
-            if change.actions is not None:  # a refused removal leaves too much in place, and hinders nothing
+        for change in rejected:
+            if change.actions is not None:  # a rejected removal leaves a rule too many, and hinders nothing
                 self._add(change)
 
     def _add(self, change: RuleChange) -> None:
         table, priority, _ = change.key
         if table in (SENDERS, ELSEWHERE):
-            return  # ordinary bridging has no other way; what stands there instead, if anything, decides
+            return  # bridging goes on without it, by the rules that are there
         if priority <= LAST_TABLE_MISS:
             self._bare.add(table)
-        elif table == GUARD and not _DOORS & _tables_named(change):  # doors let packets in, and guard nothing
+        elif table == GUARD and not _DOORS & _tables_named(change):  # those let packets in, and guard nothing
             self._unguarded.add(_value(change.key, "eth_dst"))
         elif table == EGRESS:
             self._undelivered.add(_value(change.key, "eth_src"))
@@ -122,7 +122,7 @@ class _Refused:
             self._uncut = True
 
     def hinders(self, change: RuleChange) -> bool:
-        """Whether `change` would do wrong without what is missing."""
+        """Whether `change` would be wrong without what is missing."""
         if change.actions is None:
             return False
         key, leads_to = change.key, _tables_named(change)
@@ -136,14 +136,17 @@ class _Refused:
         return self._uncut and key.table == MTU and key.priority > LAST_TABLE_MISS
 
 
-def dependents(refused: Sequence[RuleChange], changes: Sequence[RuleChange]) -> list[RuleChange]:
-    """The additions and modifications among `changes` that must not be made if `refused` are not.
+def dependents(rejected: Sequence[RuleChange], changes: Sequence[RuleChange]) -> list[RuleChange]:
+    """The additions and modifications among `changes` that must not be made if `rejected` are not.
 
-    A rule may lead to a missing one: tables 3 and 4 send what they do not know to table 5, the slow path. So a rule
-    stays when its way is refused, and a way when its MTU rule is; without them, their packets would follow a shorter
-    prefix. What does hinder: a refused guard, the flow switch rules towards its router MAC (all of them if it says no
-    MAC); a refused egress rule, the ways that deliver with its MAC; the refused rule for frames that are too long,
-    those that send the rest down the chain; the refused "else" of a table other than SENDERS, all that lead to it.
+    A rule may point to a missing entry: tables 3 and 4 send unknown packets to tables 5 and 7, the slow path. So a rule stays
+    when its way is rejected, and a way when its MTU rule is; without them, their packets would follow a shorter prefix.
+    These rules depend on a rejected one:
+
+    * the flow switch rules to a router MAC, on its guard rules (all flow switch rules, on a guard without MAC);
+    * the ways that deliver with a MAC, on its egress rule;
+    * the MTU rules of ways, on the rule for frames that are too long;
+    * all rules that lead to a table other than SENDERS and ELSEWHERE, on its "else".
     """
-    missing, known = _Refused(refused), {id(c) for c in refused}
+    missing, known = _Rejected(rejected), {id(c) for c in rejected}
     return [c for c in changes if id(c) not in known and missing.hinders(c)]

@@ -1,4 +1,4 @@
-"""After a mistake of fsctl's own: everything is compiled anew, later and later while that fails."""
+"""After a bug of fsctl: everything is compiled anew, with growing pauses while that fails."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 30.0
 
 
 class Recovery:
-    """When to compile everything anew; a context manager around each attempt, which keeps its exception."""
+    """When to compile everything anew; a context manager around each attempt, which logs its exception and swallows it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._due_at: float | None = None
         self._pause = FIRST_PAUSE_S
         self.problem = ""
-        """Why delegations cannot be compiled now; writes are refused meanwhile. Empty if they can."""
+        """Why delegations cannot be compiled now: writes but withdrawals are refused meanwhile. Empty if they can."""
 
     def needed(self) -> None:
-        """Something went wrong: the compiled state may be anything."""
+        """A bug: the compiled state is unknown."""
         if self._due_at is None:
             self._due_at = self._now()
 

@@ -1,7 +1,7 @@
-"""What a bridge is told: OpenFlow rules as plain values.
+"""OpenFlow rules as plain values.
 
 Field names are OpenFlow's OXM names (and Nicira's where OVS extends them); numbers are integers.
-`openflow` turns these into bytes and ovs-ofctl text, `pipeline` builds them, `semantics` reads them.
+`openflow` turns these into bytes and ovs-ofctl text, `pipeline` and `fixed_rules` build them, `flowterp` reads them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ TABLES = range(8)
 GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = TABLES
 
 COOKIE = 0x6673_6374_6C00_0000
-"""Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""
+"""Marks the rules that fsctl writes ("fsctl"). A rule with another cookie is replaced only where it took the place of one."""
 LEARNED_COOKIE = 0x6673_6374_6C80_0000
-"""Marks what the switch learns itself, by `Learn`; see `Learn.cookie`."""
+"""Marks the rules that the switch learns by `Learn`; see `Learn.cookie`."""
 COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
-"""Tells COOKIE and LEARNED_COOKIE apart, and both from what others write."""
+"""The bits that tell COOKIE, LEARNED_COOKIE and the cookies of others apart."""
 LEARNED = 10
 """The priority of learned rules in table SENDERS."""
 NORMAL_BIT = 2
 """In reg0: the receiver was last seen where NORMAL alone can deliver."""
 LINK_MARK = 0x6673_6374
-"""The packet mark ("fsct") of what a rewrite sends into a patch port. No guest can set it."""
+"""The packet mark ("fsct") that a rewrite sets before a patch port. No guest can set it."""
 
 
 class Field(NamedTuple):
@@ -67,7 +67,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Add or refresh a rule of table SENDERS that sends what is for this packet's eth_src to the port it came from.
+    """Add or refresh a rule of table SENDERS that sends packets to this packet's eth_src out at its in_port.
 
     The rule goes after `age_s` seconds without such packets, and with the rule that contains this action. `port` is
     the port that this action is for; at most `limit` senders are learned there. `by_normal`: the rule has no output, it

@@ -1,4 +1,4 @@
-"""What no router forwards, by its addresses alone: the guard keeps it out, so a rule for it would never be met."""
+"""Packets that no router forwards because of their addresses: the guard keeps them out, so they need no rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fsctl.model import BITS, LOCAL_DESTINATIONS, LOCAL_SOURCES, FiveTuple, Frag
 
 
 class _Ranges:
-    """The addresses of some prefixes, none within another, in order: asked for every prefix of every table."""
+    """The address ranges of disjoint prefixes, sorted. Hot path: looked up for every prefix of every table."""
 
     __slots__ = ("_firsts", "_lasts")
 
@@ -25,7 +25,7 @@ class _Ranges:
 
 
 class Scope:
-    """`model.LOCAL_*` for one IP version, made ready for many questions."""
+    """`model.LOCAL_*` for one IP version, indexed for many lookups."""
 
     __slots__ = ("_destinations", "_host_masks", "_sources")
 
@@ -36,7 +36,7 @@ class Scope:
         self._host_masks = [(1 << (bits - length)) - 1 for length in range(bits + 1)]
 
     def excludes(self, key: Key | FiveTuple | Fragments) -> bool:
-        """Whether all packets of a prefix, a connection or its fragments are kept out."""
+        """Whether the guard keeps out all packets of a prefix, a connection or its fragments."""
         if isinstance(key, FiveTuple | Fragments):
             return self._destinations.cover(key.dst, key.dst) or self._sources.cover(key.src, key.src)
         first = key >> 8

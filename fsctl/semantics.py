@@ -1,9 +1,8 @@
-"""The executable specification: which way a packet takes when routers have delegated flows.
+"""The executable specification: which path a packet takes when routers have delegated flows.
 
-Written straight from the paper's flowchart (Taguchi, Kobayashi, Hirotsu: look up, rewrite, move on,
-look up again) and docs/architecture.md, with nothing in common with the compiler, whose oracle it
-is: a linear scan of one FIB per hop, no index, no collapse. `lookup` interprets OpenFlow rules, so
-that both can be compared packet by packet.
+Written from the paper's flowchart (Taguchi, Kobayashi, Hirotsu: look up, rewrite, move on, look up again)
+and docs/architecture.md. It is the compiler's oracle and shares no code with it: a linear scan of one FIB per
+hop, no index, no collapse. `lookup` interprets OpenFlow rules, so that both can be compared packet by packet.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A packet's way, and how it ends.
+    """A packet's path, and how it ends.
 
-    `end` is BRIDGED: rewritten by `forwards` >= 1 routers, `final` is bridged as if the port of the
-    last egress interface had sent it; DROPPED: gone, `final` is what it was then; SLOW_PATH: `final`
-    is the packet as it came, bridged the ordinary way (`forwards` is 0; `hops` are those tried).
+    `end` is BRIDGED: rewritten by `forwards` >= 1 routers, `final` is bridged as if the port of the last
+    egress interface had sent it; DROPPED: `final` is the packet at the router that dropped it; SLOW_PATH:
+    `final` is the packet as it came, which is bridged unchanged (`forwards` is 0; `hops` are those tried).
     """
 
     hops: tuple[Hop, ...]
@@ -87,8 +86,8 @@ def delivered(network: Network, found: Walk, senders: Iterable[Learned] = ()) ->
     """Who gets the frame that a walk ends with; `senders` are those learned so far.
 
     It goes to the port where its receiver is: a router's own port while its interface is up, the port that OVSDB
-    names (`Bridge.pinned`), else where the receiver was last seen as a sender. Nothing goes back to where it came
-    from. Anything else is for the bridge itself to deliver (`port` None), and so is what the bridge alone can judge.
+    names (`Bridge.pinned`), else the port where the receiver was learned. No frame goes back to the port that it came
+    from. If no port is known, or the frame is one that only NORMAL may handle, NORMAL delivers it (`port` None).
     """
     frame = found.final
     if found.end == DROPPED:
@@ -119,7 +118,7 @@ def _applies(match: Match, packet: Packet) -> bool:
         return False
     if match.connection is None:
         return match.dst.covers(packet.version, packet.dst)
-    # Later fragments have no ports, and one rule for the first fragment alone would tear datagrams apart.
+    # Later fragments have no ports, and a rule for first fragments only would split datagrams between two paths.
     return not packet.fragment and match.connection == FiveTuple(
         packet.version, packet.src, packet.dst, packet.ip_proto, packet.sport, packet.dport
     )
@@ -131,7 +130,7 @@ def _precedence(delegation: Delegation) -> tuple[bool, int, bool]:
 
 
 def part_of(delegations: Iterable[Delegation], in_port: str, packet: Packet) -> Delegation | None:
-    """A delegated connection that a fragment may belong to: which one, its ports would tell, and it may have none.
+    """A delegated connection that a fragment may belong to. (Only the first fragment has the ports that would tell.)
 
     The router has to see all fragments of such a datagram, so none of them is bypassed at its interface.
     """
@@ -148,7 +147,7 @@ def part_of(delegations: Iterable[Delegation], in_port: str, packet: Packet) -> 
 
 
 def _is_for_the_bridge(network: Network, packet: Packet) -> str | None:
-    """Why the bridge alone can judge who may get this frame; else None."""
+    """Why this frame is left to NORMAL; None if it is not."""
     if packet.vlan:
         return "VLAN tagged"
     exempt = network.bridges[packet.bridge].exempt_ports
@@ -160,14 +159,14 @@ def _is_for_the_bridge(network: Network, packet: Packet) -> str | None:
 
 
 def _why_not_begun(network: Network, packet: Packet) -> str | None:
-    """Why no router would forward this packet, or why it may not be what it says it is; else None."""
+    """Why no router would forward this packet, or why its source may be forged; None if neither."""
     why = _is_for_the_bridge(network, packet)
     if why is not None:
         return why
     if packet.version is None:
         return "not IP"
     if packet.ip_proto == NO_PROTO:
-        return "IP protocol 0, of which the switch decrements no TTL"
+        return "IP protocol 0: the switch does not decrement its TTL"
     if any(p.covers(packet.version, packet.dst) for p in LOCAL_DESTINATIONS):
         return f"destination {format_ip(packet.version, packet.dst)} is never forwarded"
     if any(p.covers(packet.version, packet.src) for p in LOCAL_SOURCES):
@@ -183,7 +182,7 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
 
 
 def _own_addresses_near(network: Network, bridge: str) -> set[int]:
-    """The IPv4 addresses of all routers that a packet may get to from a bridge: they drop what claims to be from them."""
+    """The own IPv4 addresses of all routers that a packet can reach from a bridge: they drop it if one is its source."""
     bridges, routers = {bridge}, set[str]()
     while True:
         more = {r.name for r in network.routers.values() if any(i.bridge in bridges for i in r.interfaces.values())} - routers
@@ -211,7 +210,7 @@ _Ended = tuple[str, str]
 
 @dataclass(slots=True)
 class _Walker:
-    """A walk under way: `now` is the packet as rewritten so far, `crossed` the interfaces whose MTU counts."""
+    """The state of a walk: `now` is the packet as rewritten so far, `crossed` the interfaces whose MTU counts."""
 
     network: Network
     start: Packet
@@ -239,7 +238,7 @@ class _Walker:
         connection = part_of(self.network.fibs[ingress.router], ingress.name, now)
         if connection is not None:
             self.hops.append(Hop(ingress, None))
-            return BRIDGED, f"fragment: it may be of a connection that {ingress.router} delegated by itself"
+            return BRIDGED, f"fragment: it may belong to a connection that {ingress.router} has delegated"
         delegation = decide(self.network.fibs[ingress.router], ingress.name, now)
         self.hops.append(Hop(ingress, delegation))
         if delegation is None:
@@ -272,7 +271,7 @@ class _Walker:
         return None
 
     def finish(self, end: str, reason: str) -> Walk:
-        """Leave to the routers what only they can answer (Time Exceeded, fragmentation needed)."""
+        """The result; packets that only a router can answer (Time Exceeded, fragmentation needed) take the slow path."""
         narrow = min(self.crossed, key=lambda i: i.mtu, default=None)
         if end == BRIDGED and self.forwards == 0:
             end = SLOW_PATH

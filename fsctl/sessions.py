@@ -1,8 +1,8 @@
-"""Sessions: which agent speaks for a router, and for how long without a word (docs/agent.md).
+"""Sessions: which agent speaks for a router, and how long its lease runs without a heartbeat (docs/agent.md).
 
-A session has an id that its agent chose and a lease that every call of it renews. When the lease is over, the
-router's FIB is withdrawn, or first held for the session's grace: an agent that comes back then finds it there.
-What a session has written counts when it is carried out, in the order of the controller's loop (`admit`, `carried_out`).
+A session has an id that its agent chose and a lease that every call renews. When lease and grace are over, the router's
+FIB is withdrawn; an agent that comes back within the grace finds it unchanged. The controller's loop admits a session's
+writes in order (`admit`), and only a write that was carried out changes `seq` and `is_synced` (`carried_out`).
 Times are seconds on the clock that the caller passes in; after a restart of fsctl every lease begins anew.
 """
 
@@ -31,7 +31,7 @@ class Sessions:
     """The sessions of all routers, at most one each."""
 
     def __init__(self, store: SessionStore, now: Callable[[], float], wake: Callable[[], None] = lambda: None) -> None:
-        """`wake` is called when a session may end sooner than `next_end` said before."""
+        """`wake` is called when `next_end` may have become earlier."""
         self._store, self._now, self._wake = store, now, wake
         self._sessions = {
             router: Session(router, s.id, s.lease_s, s.grace_s, now()) for router, s in store.load_sessions().items()
@@ -41,7 +41,7 @@ class Sessions:
         return self._sessions.get(router)
 
     def open(self, request: SessionRequest) -> Session:
-        """Open, or renew with a heartbeat. Raises ConflictError while another session's lease runs, StoreError."""
+        """Open a session, or renew it (heartbeat). Raises ConflictError while another session's lease runs, and StoreError."""
         now, before = self._now(), self._sessions.get(request.router)
         if before is not None and before.id != request.id and not before.is_over(now):
             raise ConflictError("another agent holds this router", field="id", value=request.id)
@@ -68,9 +68,8 @@ class Sessions:
             raise
 
     def admit(self, change: Authored, *, needs_sync: bool = False) -> None:
-        """The turn of a change has come: is it its session's, and in order? Renews the lease.
-
-        `needs_sync`: the change is relative to a FIB that its session has to have sent. Raises ConflictError, UnsyncedError.
+        """Check a change whose turn has come, and renew the lease. Raises ConflictError if it is not of the router's session, or
+        late; UnsyncedError with `needs_sync` (the change is relative to the FIB) if the session has not sent its whole FIB.
         """
         now, session = self._now(), self._sessions.get(change.router)
         if change.session is None:
@@ -87,24 +86,24 @@ class Sessions:
             raise UnsyncedError(detail, field="session", value=change.session)
 
     def carried_out(self, change: Authored, *, replaces: bool = False) -> None:
-        """A change that was admitted is durable: only now its session's `seq` and `is_synced` follow."""
+        """An admitted change is durable: now its session's `seq` and `is_synced` follow."""
         session = self._sessions.get(change.router)
         if session is None:
             return
-        if change.session is None:  # somebody else's: the agent has to send its whole FIB again
+        if change.session is None:  # from outside the session: its agent has to send its whole FIB again
             self._sessions[change.router] = replace(session, is_synced=False)
         elif session.id == change.session:
             seq = session.seq if change.seq is None else max(session.seq, change.seq)
             self._sessions[change.router] = replace(session, seq=seq, is_synced=session.is_synced or replaces)
 
     def end(self, router: str, id: str) -> None:
-        """Forget a session whose delegations are withdrawn, unless another has been opened meanwhile."""
+        """Forget a session whose delegations were withdrawn, unless another one was opened meanwhile."""
         session = self._sessions.get(router)
         if session is not None and session.id == id:
             self._forget_safely(router)
 
     def expired(self) -> list[str]:
-        """The routers whose lease and grace have run out; their sessions are forgotten."""
+        """The routers whose lease and grace are over; forgets their sessions."""
         now = self._now()
         gone = [name for name, session in self._sessions.items() if now > session.ends]
         for router in gone:
@@ -112,16 +111,16 @@ class Sessions:
         return gone
 
     def next_end(self) -> float:
-        """When the next session runs out unless it is renewed."""
+        """When the first session ends unless it is renewed; infinite if there is none."""
         return min((session.ends for session in self._sessions.values()), default=float("inf"))
 
     def _forget_safely(self, router: str) -> None:
-        """A session that stays in the store has one more lease after a restart: no harm, so the caller goes on."""
+        """Forget a session. If the store fails, the session has one more lease after a restart, which does no harm."""
         del self._sessions[router]
         try:
             self._store.forget_session(router)
             current = self._sessions.get(router)
-            if current is not None:  # opened while the store was at work: it must not be lost with the old one
+            if current is not None:  # another session was opened meanwhile: its row was deleted too
                 self._store.commit_session(current)
         except FsctlError as e:
             _LOG.error("router %s: the end of its session could not be stored: %s", router, e)

@@ -16,7 +16,7 @@ INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
 
 
 class Authored(Protocol):
-    """A change and who asks for it: the session that it names and its number there, or nobody's session (None)."""
+    """A change and its author: the session that it names and its number there, or no session (None)."""
 
     @property
     def router(self) -> str: ...
@@ -30,7 +30,7 @@ class Authored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """An atomic change of one router's FIB. `replace`: what is not among `changes` is removed.
+    """An atomic change of one router's FIB. `replace`: delegations that are not among `changes` are removed.
 
     `ends_session`: once this is stored, the session is forgotten. `is_admin` is true for fsctl itself too.
     """
@@ -45,7 +45,7 @@ class Write:
 
     @property
     def is_withdrawal(self) -> bool:
-        """Nothing is left of the FIB."""
+        """It leaves the FIB empty."""
         return self.replace and not self.changes
 
 
@@ -92,15 +92,15 @@ class FlowStatus:
 
 @dataclass(frozen=True, slots=True)
 class BridgeStatus:
-    """A bridge as the controller sees it. `in_step`: what the switch has confirmed to hold is what is wanted.
+    """A bridge as the controller sees it. `in_sync`: the switch has confirmed to hold what is wanted.
 
-    `repairs` counts the rules of fsctl's that somebody else had changed and that were put right again.
+    `repairs` counts fsctl's repairs of rules that somebody else had changed, and the comparisons that found them.
     `ofports` are the OpenFlow numbers of the ports by name, as far as they are known (for POST /v1/walk).
     """
 
     name: str
     connected: bool
-    in_step: bool
+    in_sync: bool
     datapath_id: int | None = None
     rules: int = 0
     ways: int = 0
@@ -115,7 +115,7 @@ class BridgeStatus:
 class RuleStatus:
     """An installed rule of the flow switch table; `chain` are the (router, delegation) it was collapsed from.
 
-    `actions` are resolved: what the way out that the rule names does.
+    `actions` are those of the way out that the rule names.
     """
 
     bridge: str
@@ -151,20 +151,20 @@ class Ticket(Protocol):
     """A write under way."""
 
     def wait(self, timeout: float | None = None) -> WriteResult:
-        """Until the switches have confirmed. Raises FsctlError.
+        """Wait until the switches have confirmed. Raises the error that the write failed with (FsctlError).
 
-        UnavailableError after `timeout` seconds: a write that has not begun by then is cancelled, and the error
-        says whether it is, or what is stored and what is not confirmed.
+        Raises UnavailableError after `timeout` seconds. A write that has not begun by then is cancelled; the error
+        says whether it is cancelled, under way, or stored and not confirmed.
         """
         ...
 
     def stored(self, timeout: float | None = None) -> WriteResult:
-        """Until the write is durable: its revision and counts, without what the switches say of it. Raises the same."""
+        """Wait until the write is durable; the result has revision and counts only. Raises the same errors."""
         ...
 
 
 class Clear(Enum):
-    """`CLEAR` in place of a value takes the router's own word back: the configuration holds again."""
+    """`CLEAR` in place of a value removes what the router said: the configuration holds again."""
 
     CLEAR = "clear"
 
@@ -174,7 +174,7 @@ CLEAR = Clear.CLEAR
 
 @dataclass(frozen=True, slots=True)
 class InterfaceChange:
-    """What a router says of its own interface; None leaves a value as it is, CLEAR takes it back."""
+    """What a router says of its own interface; None leaves a value as it is, CLEAR returns to the configuration's."""
 
     router: str
     interface: str
@@ -186,13 +186,13 @@ class InterfaceChange:
 
 
 class Override(NamedTuple):
-    """What a router said of an interface of its own over REST; None: nothing, the configuration holds."""
+    """What a router said of its own interface over REST; None: nothing, so the configuration holds."""
 
     addresses: tuple[Address, ...] | None = None
     mtu: int | None = None
 
     def after(self, change: InterfaceChange) -> Override:
-        """With a change carried out."""
+        """The override after a change."""
         addresses, mtu = self
         if change.addresses is not None:
             addresses = None if isinstance(change.addresses, Clear) else change.addresses
@@ -203,7 +203,7 @@ class Override(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NexthopMove:
-    """The neighbour behind a router's interface `out` has MAC address `new` in place of `old`."""
+    """The neighbour at a router's interface `out` has the MAC address `new` instead of `old`."""
 
     router: str
     out: str
@@ -216,9 +216,9 @@ class NexthopMove:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Delegations kept aside at a start, since the configuration no longer has what they name.
+    """Delegations kept aside at a start, because the configuration no longer has the router or interface that they name.
 
-    `since` is a Unix time; `flows` are in REST's form, and may be left out where only the `count` is asked for.
+    `since` is a Unix time; `flows` have REST's form; they are empty where only the `count` was asked for.
     """
 
     router: str
@@ -230,7 +230,7 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """An agent opens or renews its session. `reasons` say what it does not delegate, and why (for people)."""
+    """An agent opens or renews its session; times in seconds. `reasons` say what it does not delegate and why, for people."""
 
     router: str
     id: str
@@ -241,7 +241,7 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An agent's hold on a router: last heard of at `beat`. `is_synced`: it has replaced the whole FIB; `seq`: its last write."""
+    """An agent's hold on a router; last heard of at `beat`. `is_synced`: it has replaced the whole FIB; `seq`: its last write."""
 
     router: str
     id: str
@@ -253,12 +253,12 @@ class Session:
     seq: int = 0
 
     def is_over(self, now: float) -> bool:
-        """The lease has run out; what was delegated is held for the grace."""
+        """The lease has run out; the delegations stay for the grace."""
         return now > self.beat + self.lease_s
 
     @property
     def ends(self) -> float:
-        """When the FIB is withdrawn unless the agent is heard of."""
+        """When the FIB is withdrawn unless the agent sends a heartbeat."""
         return self.beat + self.lease_s + self.grace_s
 
 
@@ -270,7 +270,7 @@ class SessionBook(Protocol):
 
 
 class Backend(Protocol):
-    """The controller as northbound sees it. Unknown routers, interfaces: NotFoundError."""
+    """The controller as northbound sees it. Methods raise NotFoundError for unknown routers and interfaces."""
 
     @property
     def network(self) -> Network: ...
@@ -280,7 +280,7 @@ class Backend(Protocol):
     def sessions(self) -> SessionBook: ...
     def write(self, write: Write) -> Ticket: ...
     def incoming(self) -> AbstractContextManager[None]:
-        """Entered while a write is being read, until it is handed over."""
+        """A context for reading a write's body until `write` is called: writes that arrive meanwhile are batched with it."""
         ...
 
     def change_interface(self, change: InterfaceChange) -> Ticket: ...
@@ -296,23 +296,23 @@ class Backend(Protocol):
     def flows(self, router: str) -> Iterable[FlowStatus]: ...
     def bridges(self) -> Sequence[BridgeStatus]: ...
     def notices(self) -> Sequence[str]:
-        """What an operator has to know that is about no configured bridge."""
+        """Texts for the operator about bridges that are not configured any more."""
         ...
 
     def rules(self) -> Iterable[RuleStatus]: ...
     def walk(self, packet: Packet) -> WalkReport: ...
     def unhealthy(self) -> str:
-        """Why the controller does not work; empty if it does."""
+        """Why the controller does not work; empty if it works."""
         ...
 
     def not_ready(self) -> Sequence[str]:
-        """Why not every configured bridge is connected and in step; empty when all are."""
+        """Why fsctl is not ready: bridges that are not connected or not in sync, OVSDB, the store. Empty if it is."""
         ...
 
 
 @dataclass(slots=True)
 class Rejection:
-    """A change that a switch refused, with OpenFlow's error type and code and their name."""
+    """A change that a switch rejected, with OpenFlow's error type and code and their name."""
 
     key: RuleKey
     error: str
@@ -331,8 +331,8 @@ class ForeignRule(NamedTuple):
 class Dump:
     """What a switch holds: fsctl's rules, and what others have there.
 
-    `warnings` are texts of foreign rules for people; `foreign` the places (table, priority, match) that they hold;
-    `policies` those that may do something to packets which the bypass would take past them.
+    `warnings` are texts of foreign rules for people; `foreign` are their keys (table, priority, match); `policies` are
+    those that may do something to packets which the bypass would lead past them.
     """
 
     table: RuleTable
@@ -375,7 +375,7 @@ class PortInfo:
 
 @dataclass(frozen=True, slots=True)
 class BridgeInfo:
-    """What OVSDB knows of a bridge. `warnings` are settings that hinder fsctl, in words."""
+    """What OVSDB knows of a bridge. `warnings` name settings that hinder fsctl."""
 
     name: str
     datapath_type: str = ""

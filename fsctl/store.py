@@ -1,7 +1,7 @@
-"""Durable desired state: what routers delegated and said of their interfaces, and the number of the last write.
+"""Durable desired state: delegations, what routers said of their interfaces, sessions, and the number of the last write.
 
-`Store` is what the controller needs; `SqliteStore` keeps it in one file on one host. A clustered store (OVSDB
-with Raft, for many dom0s) fits behind the same protocol.
+`Store` is the interface that the controller needs; `SqliteStore` implements it with one file on one host. A clustered
+store (OVSDB with Raft, for many dom0s) would fit behind the same protocol.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ T = TypeVar("T")
 
 
 class Commit(NamedTuple):
-    """What one router's writes come to; see `Store.commit`.
+    """What one router's writes add up to; see `Store.commit`.
 
-    `withdraws`: all delegations of the router are deleted, and what is kept aside of it; `changes` say no more than that.
+    `withdraws`: delete all delegations of the router, and what is kept aside for it; `changes` only tell whether any were
+    in force.
     """
 
     router: str
@@ -41,7 +42,7 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All that is stored but the sessions and what is kept aside."""
+    """Everything that is stored, except sessions and what is kept aside."""
 
     fibs: dict[str, Fib] = field(default_factory=dict)
     interfaces: dict[tuple[str, str], Override] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Store(Protocol):
     """
 
     def set_aside(self, known: Known, now: float) -> Sequence[Orphan]:
-        """Once, before `load`: move delegations that name what is not configured out of the FIBs, and return them.
+        """Once, before `load`: move delegations that name a router or interface not in `known` out of the FIBs; returns them.
 
         Sessions and overrides of what is not configured are deleted. `now` is a Unix time.
         """
@@ -76,15 +77,15 @@ class Store(Protocol):
     def commit(self, router: str, changes: Sequence[Change], nexthops: Mapping[int, Forward]) -> int:
         """Make a write durable and return its revision.
 
-        `changes` are real differences, each place at most once; `nexthops` the numbers that are new or mean another
-        next hop now (`Fib.add_nexthop`, `Fib.move_nexthop`, in this order), before `changes` use them.
+        `changes` are real differences, at most one per place. `nexthops` are the numbers that are new, or that stand for
+        another next hop now; they are written before the `changes`, which use them.
         """
         ...
 
     def replace_fib(self, router: str, fib: Fib) -> int:
         """Make a router's stored FIB equal to `fib`, whatever it was, and return the revision.
 
-        For a FIB that went on changing while the store failed. What is kept aside stays, unless `fib` is empty.
+        For a FIB that changed while the store failed. What is kept aside stays, unless `fib` is empty.
         """
         ...
 
@@ -93,7 +94,7 @@ class Store(Protocol):
         ...
 
     def load_sessions(self) -> dict[str, Session]:
-        """The sessions by router, last heard of at 0."""
+        """The sessions by router, with `beat` 0."""
         ...
 
     def commit_session(self, session: Session) -> None:
@@ -115,7 +116,7 @@ class SqliteStore:
     """A `Store` in an SQLite file, or in memory (":memory:")."""
 
     def __init__(self, path: str) -> None:
-        """Open or make the file; raises StoreError, and leaves a file that it cannot use as it is."""
+        """Open or create the file. Raises StoreError; a file that cannot be used is left unchanged."""
         self._path = path
         self._lock: Lock | None = None
         self._numbers: dict[str, store_rows.Numbers] = {}
@@ -151,7 +152,7 @@ class SqliteStore:
     def load(self) -> Stored:
         with self._transaction() as db:
             stored = Stored(store_load.load_fibs(db), store_load.load_overrides(db), store_rows.load_revision(db))
-            store_load.load_sessions(db)  # a damaged row is found here, not after half of the start
+            store_load.load_sessions(db)  # checks the rows: damage is found before the start goes on
         self._numbers = {name: store_rows.Numbers.of(fib) for name, fib in stored.fibs.items()}
         return self._answer(stored.revision, stored)
 
@@ -167,7 +168,7 @@ class SqliteStore:
         return self._answer(revision, revision)
 
     def _write(self, db: sqlite3.Connection, commit: Commit, numbers: dict[str, store_rows.Numbers]) -> bool:
-        """Write one commit; false for a withdrawal where nothing was left to delete."""
+        """Write one commit; false for a withdrawal that had nothing to delete."""
         router, changes, nexthops, withdraws = commit
         owner = store_rows.owner_of(db, router)
         if withdraws:
@@ -217,7 +218,7 @@ class SqliteStore:
             db.execute("DELETE FROM session WHERE router = ''")
 
     def _answer(self, revision: int, value: T) -> T:
-        """Give `value` back for a revision that is durable."""
+        """Note a durable revision in the lock file; returns `value`."""
         if self._lock is not None:
             self._lock.answer(revision)
         return value

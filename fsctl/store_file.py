@@ -1,8 +1,8 @@
-"""The store's file: opened by one process only, checked before anything is written to it, brought up to date.
+"""The store's file: opened by one process only, checked before the first write, migrated to the newest format.
 
-A file that is damaged, newer than this fsctl or somebody else's is left as it is, byte for byte: everything that
-can be wrong is found out through a read-only connection. While fsctl runs, SQLite holds the file exclusively and no
-call waits for a lock: another process that opens the file is told that it is locked.
+A file that is damaged, newer than this fsctl or not fsctl's is left unchanged, byte for byte: it is checked through a
+read-only connection. While fsctl runs, SQLite holds the file exclusively, and no call waits for a lock: another process
+that opens the file gets the error "database is locked".
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
             why TEXT NOT NULL, flows TEXT NOT NULL, checksum INTEGER NOT NULL)""",
     ),
 )
-"""What takes the file from format n to n + 1; the format is PRAGMA user_version. Steps are only ever added."""
+"""The steps from format n to n + 1; the format is PRAGMA user_version. Steps are only added, never changed."""
 
 
 class Lock:
     """An advisory lock beside the file (NAME.lock), taken before the file is looked at.
 
-    It names the holder and the last write that was answered: SQLite takes a log with a flipped bit for one that ends
-    there, and the writes behind it would be gone without a word.
+    It holds the owner's process id and the last answered revision. Without that revision, writes could be lost
+    silently: SQLite reads a log only up to a damaged place, as if it ended there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +85,7 @@ class Lock:
         self._path = path.with_name(path.name + ".lock")
         self._fd = -1
         self.answered = 0
-        """The revision that the store must at least have."""
+        """The lowest revision that the store may have."""
 
     def acquire(self) -> None:
         """Raises StoreError where another process holds it."""
@@ -104,9 +104,9 @@ class Lock:
         self.answer(int(answered[0]) if answered else 0)
 
     def answer(self, revision: int) -> None:
-        """A write is durable, and will be answered. The note needs no fsync: it may be too low, never too high."""
+        """Note a durable write that is about to be answered. Not synced: the note may be too low after a crash, not too high."""
         self.answered = revision
-        with contextlib.suppress(OSError):  # a full disk: the store itself says so when it cannot write
+        with contextlib.suppress(OSError):  # a full disk: the store itself reports it at its next write
             os.pwrite(self._fd, f"{os.getpid()}\n{revision}\n{'':16}".encode("ascii"), 0)
 
     def release(self) -> None:
@@ -149,10 +149,10 @@ def open_memory() -> sqlite3.Connection:
 
 
 def _make(path: Path) -> None:
-    """A new store, complete when it gets its name: an empty file is never fsctl's own."""
+    """Create a store under another name and rename it when it is complete: fsctl itself never leaves an empty file."""
     log = path.with_name(path.name + "-wal")
     if log.exists():
-        detail = f"the store is missing, but its log {log.name} is there: put the store back beside it, or move the log away too"
+        detail = f"the store is missing, but its log {log.name} is there: restore the store, or move the log away too"
         raise StoreError(detail, field="store", value=str(path))
     new = path.with_name(path.name + ".new")
     try:
@@ -180,7 +180,7 @@ def _sync_directory(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     """WAL with FULL: a commit that was answered survives a power cut (sqlite.org/pragma.html#pragma_synchronous).
 
-    EXCLUSIVE is set before the file is read first: then SQLite needs no shared memory, and never gives the lock back.
+    EXCLUSIVE is set before the first read: then SQLite uses no shared memory and keeps the lock until it closes.
     """
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
@@ -218,7 +218,7 @@ def _check(path: Path, answered: int) -> None:
         detail = f"written by a newer fsctl (format {version}, this one knows up to {len(MIGRATIONS)})"
         raise _unusable(path, detail)
     if version < 1:
-        raise _unusable(path, f"of a format that never was ({version})")
+        raise _unusable(path, f"the format is unknown ({version})")
     if damage != "ok":
         raise _unusable(path, f"the store is damaged ({' '.join(damage.split())})")
     if revision is not None and revision < answered:
@@ -230,19 +230,19 @@ def _check(path: Path, answered: int) -> None:
 
 
 def _revision(db: sqlite3.Connection) -> int | None:
-    """The number of the last write; None for nonsense, which is found, by its row, as it is loaded."""
+    """The number of the last write; None if it is no number: loading the row reports that."""
     row = db.execute("SELECT revision FROM state").fetchone()
     return row[0] if row and type(row[0]) is int else None
 
 
 def _readable(text: bytes) -> str:
-    """What SQLite says of damage may repeat damaged names."""
+    """SQLite's report of damage may contain damaged names, which need not be UTF-8."""
     return text.decode("utf-8", "backslashreplace")
 
 
 def _failed(path: Path, error: Exception) -> StoreError:
-    """What SQLite's error means for somebody who wants to start fsctl."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells the circumstances
+    """An SQLite error at start, in words that tell the operator what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the higher bits are details
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         detail = "another process (sqlite3, a backup) has the store open: end it, and start again"
         return StoreError(detail, field="store", value=str(path))

@@ -34,7 +34,7 @@ def load_fibs(db: sqlite3.Connection) -> dict[str, Fib]:
     for table, read in (("prefix", prefixes), ("connection", connections)):
         (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
         if count != read:
-            bad_row(table, (count - read,), "so many rows belong to no router, or stand there twice")
+            bad_row(table, (count - read,), "the number of rows that belong to no router, or are there twice")
     _load_nexthops(db, names, fibs, used)
     return fibs
 
@@ -59,7 +59,7 @@ def _load_parts(db: sqlite3.Connection, names: Mapping[int, str]) -> Iterator[tu
             bad_row("part", row, "expected an interface, 4 or 6, and a MAC address or -1")
         key = (in_port, version, None if eth_src < 0 else eth_src)
         if (owner, key) in seen:
-            bad_row("part", row, "stands there twice")
+            bad_row("part", row, "duplicate")
         seen.add((owner, key))
         yield number, owner, key
 
@@ -102,7 +102,7 @@ def _load_connections(db: sqlite3.Connection, part: int, version: int) -> dict[F
 
 
 def _end(version: int, column: Column) -> int | None:
-    """An address; None where it is none."""
+    """An address as an integer; None if the column holds none."""
     if version == IPV4:
         return column if isinstance(column, int) and _is_within(column, 0, 1 << 32) else None
     return int.from_bytes(column, "big") if isinstance(column, bytes) and len(column) == 16 else None
@@ -147,7 +147,7 @@ def load_overrides(db: sqlite3.Connection) -> dict[tuple[str, str], Override]:
 
 
 def load_sessions(db: sqlite3.Connection) -> dict[str, Session]:
-    """The sessions by router, last heard of at 0."""
+    """The sessions by router, with `beat` 0."""
     found = {}
     for row in db.execute("SELECT router, id, lease_s, grace_s, checksum FROM session"):
         router, id_, lease_s, grace_s = verify("session", row)
@@ -173,11 +173,11 @@ _CHECKED = {
     "interface": ("router", "name", "addresses", "mtu"),
     "session": ("router", "id", "lease_s", "grace_s"),
 }
-"""The columns that a row's checksum is about, by table."""
+"""The columns that a row's checksum covers, by table."""
 
 
 def add_checksums(db: sqlite3.Connection) -> None:
-    """Give all rows of a file that had none their checksums, and check what they mean. Raises StoreError."""
+    """Migrate a file without checksums: compute them for all rows, and check the values. Raises StoreError."""
     db.create_function("fsctl_checksum", -1, checksum, deterministic=True)
     db.create_function("fsctl_prefix_checksum", 3, _checksum_of_columns, deterministic=True)
     for table, columns in _CHECKED.items():
@@ -190,5 +190,5 @@ def add_checksums(db: sqlite3.Connection) -> None:
 def _checksum_of_columns(part: Column, key: Column, verdict: Column) -> int:
     number = int.from_bytes(key, "big") if isinstance(key, bytes) else key
     if not (isinstance(part, int) and isinstance(number, int) and isinstance(verdict, int)):
-        return -1  # nonsense: `load_fibs` names the row
+        return -1  # invalid columns: `load_fibs` reports the row
     return prefix_checksum(part, number, verdict)

@@ -1,7 +1,7 @@
 """Delegations kept aside: they name a router or an interface that the configuration no longer has.
 
-They are not installed again by themselves. Their owner sends them anew once the configuration has the router or
-the interface again, or an operator does with `fsctl flows put`; what nobody wants is deleted after ORPHAN_DAYS.
+They are not installed again automatically. Once the configuration has the router or the interface again, the owner
+sends them anew, or an operator does with `fsctl flows put`. They are deleted after ORPHAN_DAYS.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Known = Mapping[str, Collection[str]]
 
 
 def set_aside(db: sqlite3.Connection, known: Known, now: float) -> list[Orphan]:
-    """Move delegations that name what is not configured; delete old ones, and other words about unknown routers."""
+    """Move delegations that name what is not configured; delete expired ones, and sessions and overrides of unknown routers."""
     _forget_old(db, int(now) - ORPHAN_DAYS * 86400)
     _forget_words(db, known)
     found = []
@@ -39,7 +39,7 @@ def set_aside(db: sqlite3.Connection, known: Known, now: float) -> list[Orphan]:
 
 
 def drop(db: sqlite3.Connection, router: str) -> bool:
-    """Delete what is kept aside for a router; whether there was something."""
+    """Delete what is kept aside for a router; true if there was something."""
     return db.execute("DELETE FROM orphan WHERE router = ?", (router,)).rowcount > 0
 
 
@@ -84,7 +84,7 @@ def _forget_words(db: sqlite3.Connection, known: Known) -> None:
 
 
 def _is_something_unknown(db: sqlite3.Connection, known: Known) -> bool:
-    """Cheap: looks at no delegation."""
+    """Whether any name is unknown. Cheap: reads no delegations."""
     if any(router not in known for (router,) in db.execute("SELECT name FROM router")):
         return True
     named = "SELECT DISTINCT name, {} FROM {} JOIN router ON router.id = {}.router"
@@ -93,9 +93,9 @@ def _is_something_unknown(db: sqlite3.Connection, known: Known) -> bool:
 
 
 def _split(db: sqlite3.Connection, router: str, fib: Fib, interfaces: Collection[str] | None, now: int) -> Orphan | None:
-    """Move a router's delegations that name unknown interfaces (None: all are).
+    """Move a router's delegations that name unknown interfaces (`interfaces` None: the router is unknown, move all).
 
-    Where one leaves by an unknown interface, a punt stays: without it, its packets would follow a shorter prefix.
+    A punt replaces one that forwards to an unknown interface: otherwise its packets would follow a shorter prefix.
     """
     names = interfaces or ()
     lost = [d for d in fib if _names(d) - set(names)]
@@ -118,7 +118,7 @@ def _names(delegation: Delegation) -> set[str]:
 
 
 def _left(delegation: Delegation, names: Collection[str]) -> Change:
-    """What takes the place of a delegation that is moved."""
+    """The change that replaces a moved delegation by a punt, or removes it."""
     return change_of(delegation.match, PUNT if delegation.match.in_port in names else None)
 
 

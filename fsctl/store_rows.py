@@ -1,7 +1,7 @@
-"""Values -> rows of the store: every row carries a checksum, and every row that is read is checked.
+"""Values -> rows of the store. Every row has a checksum, which is verified when the row is read.
 
-A row that was changed behind fsctl's back (a flipped bit, an editor) has a wrong checksum; a row whose checksum is
-right and that means nothing was written by a mistake. Both raise StoreError with the table and the row.
+A row that something else changed (a flipped bit, an editor) has a wrong checksum. A row with a right checksum and an
+invalid value was written by a bug. Both raise StoreError with the table and the row.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fsctl.status import Override, Session
 
 Column = int | float | str | bytes | None
 PRIME, _PART, _KEY, _VERDICT = 8_388_593, 5_195_977, 2_654_435, 7_368_787
-"""A prefix's checksum is (part * _PART + key * _KEY + verdict * _VERDICT) mod PRIME: one multiplication for each of
-100,000 rows, where a CRC would cost as much as the rest of the commit. Modulo a prime no single flipped bit goes
-unnoticed; PRIME is the largest that SQLite stores in three bytes."""
+"""A prefix's checksum is (part * _PART + key * _KEY + verdict * _VERDICT) mod PRIME. With 100,000 rows a CRC would cost
+as much as the rest of the commit. Modulo a prime, every single flipped bit changes the sum; PRIME is the largest prime
+that SQLite stores in three bytes."""
 KEY_BYTES = 17
 
 
 def checksum(*columns: Column) -> int:
-    """The checksum of any row but a prefix's."""
+    """The checksum of a row of any table except prefix."""
     return zlib.crc32(repr(columns).encode())
 
 
@@ -36,12 +36,12 @@ def prefix_checksum(part: int, key: Key, verdict: int) -> int:
 
 
 def bad_row(table: str, row: Sequence[Column], what: str) -> NoReturn:
-    """Raises StoreError for a row that cannot be used."""
+    """Raise StoreError for an invalid row."""
     raise StoreError(f"table {table}, row {row!r}: {what}")
 
 
 def verify(table: str, row: Sequence[Column]) -> Sequence[Any]:
-    """The columns of a row but its last one, which is its checksum."""
+    """The columns of a row without the last, its checksum. Raises StoreError if that is wrong."""
     *columns, found = row
     if found != checksum(*columns):
         bad_row(table, row, "the checksum is wrong")
@@ -50,7 +50,7 @@ def verify(table: str, row: Sequence[Column]) -> Sequence[Any]:
 
 @dataclass(slots=True)
 class Numbers:
-    """Next-hop numbers as stored: the same book-keeping as `Fib`, on copies, so that a failed commit leaves it as it was."""
+    """Next-hop numbers as stored. `updated` returns a copy, so that a failed commit changes nothing."""
 
     by_number: dict[int, Forward] = field(default_factory=dict)
     by_nexthop: dict[Forward, int] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Numbers:
         return cls().updated(fib.nexthops)
 
     def updated(self, nexthops: Mapping[int, Forward]) -> Numbers:
-        """With these numbers given out or moved."""
+        """A copy with these numbers added or changed."""
         if not nexthops:
             return self
         new = Numbers(dict(self.by_number), dict(self.by_nexthop))
@@ -79,7 +79,7 @@ class Numbers:
 
 
 def owner_of(db: sqlite3.Connection, router: str) -> int:
-    """The router's id, given out on first use."""
+    """The router's id; a new one on first use."""
     found = db.execute("SELECT id FROM router WHERE name = ?", (router,)).fetchone()
     if found is None:
         (owner,) = db.execute("SELECT coalesce(max(id), 0) + 1 FROM router").fetchone()
@@ -126,7 +126,7 @@ class FibWriter:
     def write(self, changes: Sequence[Change]) -> None:
         verdicts = {name: verdict for name, verdict in verdicts_of(changes).items() if verdict is not None}
         numbers = {name: self.numbers.number(verdict) for name, verdict in verdicts.items()}
-        # `prefix_checksum`, by pieces: this is the hot path.
+        # Hot path: `prefix_checksum`, with the verdict's part computed once.
         seals = {name: number * _VERDICT for name, number in numbers.items()}
         set_prefixes, set_connections, gone_prefixes, gone_connections = [], [], [], []
         for part_key, key, verdict in changes:

@@ -33,19 +33,20 @@ from fsctl.ways import has_way
 
 Counts = Mapping[RuleKey, tuple[int, int]]
 FRESH_S = 1.0
-"""Counters are asked of a switch at most this often; OVS itself updates them every few seconds."""
+"""A switch is asked for counters at most this often; OVS itself updates them every few seconds."""
 _BREATH = 256
+"""Rules or delegations that are read before others run."""
 
 
 class HasProblem(Protocol):
-    """What can be out of order."""
+    """A part that may not work now."""
 
     @property
     def problem(self) -> str: ...
 
 
 class Known(Protocol):
-    """What is known now; most of it is replaced as a whole when the network changes."""
+    """The parts of the controller that are read. `now` is swapped as a whole when the network changes."""
 
     config: Config
     runtime: Runtime
@@ -58,7 +59,7 @@ class Known(Protocol):
     @property
     def now(self) -> Snapshot: ...
     def between_turns(self) -> None:
-        """Wait (not for long) while the loop changes the snapshot's parts."""
+        """Wait, for at most `controller.READER_PATIENCE_S`, while the loop changes the snapshot in place."""
         ...
 
     @property
@@ -94,7 +95,7 @@ class Views:
         return BridgeStatus(
             name,
             connected=here is not None,
-            in_step=here is not None and not trouble and not here.rejected,
+            in_sync=here is not None and not trouble and not here.rejected,
             datapath_id=here.datapath_id if here else None,
             rules=rules + len(layout.frames[name].rules),
             ways=len(layout.ways[name].numbers),
@@ -110,8 +111,8 @@ class Views:
         for status in self.bridges():
             if not status.connected:
                 reasons.append(f"bridge {status.name} is not connected")
-            elif not status.in_step:
-                reasons.append(f"bridge {status.name} is not in step: {'; '.join(status.warnings) or 'connecting'}")
+            elif not status.in_sync:
+                reasons.append(f"bridge {status.name} is not in sync: {'; '.join(status.warnings) or 'connecting'}")
         problem = self._known.links.problem
         if problem:
             reasons.append(f"OVSDB: {problem}")
@@ -126,7 +127,7 @@ class Views:
         at, counts = self._counters.get(bridge, (-FRESH_S, {}))
         here = self._known.installer.bridges.get(bridge)
         if here is None or now - at < FRESH_S or here.trouble(now):
-            return counts  # a switch that is silent must not keep the asker
+            return counts  # do not wait for a silent switch
         try:
             counts = here.worker.switch.counters()
         except FsctlError:
@@ -200,11 +201,11 @@ class Views:
         if rule in here.rejected:
             return REFUSED, here.rejected[rule], 0
         if rule in here.demoted:
-            return SLOW_PATH, "the switch refused a rule for a part of it", 0
+            return SLOW_PATH, "the switch rejected a rule for a part of it", 0
         effect = node.rules[key]
-        refused = self._refused_way(bridge, effect)
-        if refused:
-            return REFUSED, refused, 0
+        error = self._rejected_way(bridge, effect)
+        if error:
+            return REFUSED, error, 0
         if effect.kind == FORWARD and actions_of(self._known.now.network, bridge, effect) == BRIDGE:
             return SLOW_PATH, self._why_no_link(bridge, effect), 0
         return INSTALLED, "", outcome.hops
@@ -221,12 +222,12 @@ class Views:
         return f"no patch ports between {bridge} and {out.bridge} yet"
 
     def _breathe(self) -> None:
-        """Let others run; go on when what is read belongs together again."""
+        """Let others run; go on between two jobs of the loop, when the snapshot is consistent."""
         self._known.runtime.pause()
         self._known.between_turns()
 
-    def _refused_way(self, bridge: str, effect: Effect) -> str:
-        """The switch's words, if it would not take the rules of an effect's way out."""
+    def _rejected_way(self, bridge: str, effect: Effect) -> str:
+        """The switch's error, if it rejected a rule of an effect's way out; else empty."""
         here = self._known.installer.bridges[bridge]
         if not here.rejected or not has_way(effect):
             return ""

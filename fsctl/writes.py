@@ -1,4 +1,4 @@
-"""A write under way: what it really changes, and the ticket that its sender waits on."""
+"""Batches of writes, and the tickets that their senders wait on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fsctl.store import Commit
 class Pending:
     """`status.Ticket`. The controller begins it, sets `result`, and resolves or fails it.
 
-    `unconfirmed` names the bridges that have not confirmed, for whoever has waited in vain.
+    `unconfirmed` gives the bridges that have not confirmed, for the error after a timeout.
     """
 
     def __init__(self, runtime: Runtime, unconfirmed: Callable[[], Sequence[str]] = tuple) -> None:
@@ -38,11 +38,11 @@ class Pending:
         self.result: Callable[[], WriteResult] | None = None
 
     def begin(self) -> bool:
-        """The turn of the write has come; false if it was cancelled: then it must not be carried out."""
+        """The turn of the write has come; false if its sender has cancelled it: then it must not be carried out."""
         return self._take()
 
     def _take(self) -> bool:
-        """Whoever is first decides: the loop begins the write, or its sender cancels it."""
+        """Decide, once, whether the loop begins the write or its sender cancels it; true for the first caller."""
         with self._claim:
             is_first = not self._is_claimed
             self._is_claimed = True
@@ -54,7 +54,7 @@ class Pending:
         self._done.set()
 
     def committed(self, counts: WriteResult) -> None:
-        """The write is durable; what the switches say of it comes later."""
+        """The write is durable; the switches have not confirmed yet."""
         self._counts = counts
         self._durable.set()
 
@@ -102,14 +102,14 @@ class Submitted(NamedTuple):
 
 Place = tuple[PartKey, Key | FiveTuple]
 Latest = tuple[Verdict | None, Change]
-"""What was at a place before all of these writes, and the last change of it."""
+"""The verdict at a place before the batch, and the batch's last change of that place."""
 
 
 class Together:
-    """Writes that are carried out in one go: each all or nothing, as if one came after the other.
+    """A batch of writes: each is carried out whole or not at all, as if one came after the other.
 
-    `replaced` is what they come to, by router. A write that replaces a router's whole FIB, or is a session's, is not
-    joined with others of that router: whether it is admitted depends on what those before it come to.
+    `replaced` are the changes that they add up to, by router. A write that replaces a router's whole FIB, or belongs to a
+    session, is not batched with others of that router: whether it is admitted depends on the result of those before it.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Together:
         self.replaced: dict[str, list[Replaced]] = {}
 
     def takes(self, submitted: Submitted) -> bool:
-        """Join one more write, if it can be."""
+        """Add a write to the batch; false if it cannot be batched with these."""
         write = submitted.write
         same = [s.write for s in self.writes if s.write.router == write.router]
         if same and any(w.replace or w.session is not None for w in (write, *same)):
@@ -135,11 +135,11 @@ class Together:
 
     @property
     def size(self) -> int:
-        """Changes asked for so far."""
+        """The number of changes in the batch."""
         return sum(len(submitted.write.changes) for submitted in self.writes)
 
     def commits(self, pause: Callable[[], None]) -> list[Commit]:
-        """What is to be stored. Fails the tickets of writes that cannot be accepted. Lets others run between two writes."""
+        """What is to be stored. Fails the tickets of writes that are not accepted; calls `pause` before each write."""
         for submitted in self.writes:
             pause()
             self._counts.append(self._begin(submitted))
@@ -155,13 +155,13 @@ class Together:
         return commits
 
     def accepted(self) -> Iterator[tuple[Submitted, WriteResult]]:
-        """The writes that were not refused, with their counts (revision 0)."""
+        """The accepted writes, with their counts (revision 0)."""
         for submitted, counts in zip(self.writes, self._counts, strict=True):
             if counts is not None:
                 yield submitted, counts
 
     def carried_out(self) -> None:
-        """What `commits` gave is durable: the sessions follow."""
+        """The batch is durable: update `seq` and `is_synced` of the sessions, and end those that asked for it."""
         for submitted, _ in self.accepted():
             write = submitted.write
             self._sessions.carried_out(write, replaces=write.replace)
@@ -169,9 +169,9 @@ class Together:
                 self._sessions.end(write.router, write.session)
 
     def keep_withdrawals(self, error: FsctlError) -> list[Commit]:
-        """Nothing was stored: fail all but the withdrawals, which have to be carried out in spite of that.
+        """Nothing was stored: fail all writes but the withdrawals, which are carried out nevertheless.
 
-        What is left in `replaced` and `accepted` are the withdrawals; they are returned, to be stored later.
+        The withdrawals remain in `replaced` and `accepted`; they are returned, to be stored later.
         """
         for n, (submitted, counts) in enumerate(zip(self.writes, self._counts, strict=True)):
             if counts is not None and not submitted.write.is_withdrawal:
@@ -182,7 +182,7 @@ class Together:
         return [Commit(router, [c for c, _ in self.replaced.get(router, ())], {}, withdraws=True) for router in routers]
 
     def _begin(self, submitted: Submitted) -> WriteResult | None:
-        """Count what a write changes; None if it is cancelled or refused."""
+        """Begin a write and count its changes; None if it is cancelled or not admitted."""
         write = submitted.write
         if not submitted.ticket.begin():
             return None
@@ -194,7 +194,7 @@ class Together:
             return None
 
     def _add(self, write: Write) -> WriteResult:
-        """Count what a write changes after those before it; raises TooLargeError, then it changes nothing."""
+        """Count what a write changes after those before it in the batch. Raises TooLargeError: then it changes nothing."""
         fib, latest = self._fibs[write.router], self._latest.get(write.router, {})
         mine: dict[Place, Latest] = {}
         counts = Counter[str]()
@@ -236,7 +236,7 @@ class Together:
 
 
 def failures_of(installer: Installer, compiler: Compiler, write: Write) -> tuple[Failure, ...]:
-    """What a switch refused of this write."""
+    """The delegations of this write whose rules a switch rejected."""
     failed: list[Failure] = []
     for bridge, here in installer.bridges.items():
         if not here.rejected:

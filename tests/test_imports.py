@@ -14,8 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
-    "ryu": ["fsctl.app", "fsctl.southbound*", "fsctl.openflow*", "fsctl.compat"],
-    "pyroute2": ["fsctl.agent.netlink"],
+    "ryu": ["fsctl.app", "fsctl.southbound*", "fsctl.compat"],
     "ovs": ["fsctl.ovsdb.connection"],
     "sqlite3": ["fsctl.store*"],
     "mininet": [],

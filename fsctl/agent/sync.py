@@ -103,7 +103,7 @@ class Sync:
         self.router: dict[str, Any] | None = None
         """The last answer to GET /v1/routers/{r}."""
         self.failed_flows: list[Any] = []
-        """Flows of the last write that a switch refused."""
+        """Flows of the last write whose rules a switch rejected."""
         self._fib = fib
         self._draw = draw
         self._path = f"/v1/routers/{quote(settings.router, safe='')}"

@@ -1,4 +1,4 @@
-"""What the commands do."""
+"""The implementations of the commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _read(name: str) -> bytes:
 
 def _serve(args: argparse.Namespace, environment: Mapping[str, str], _output: Output) -> int:
     path = Path(args.config) if args.config else config.path_from(environment)
-    config.load(path)  # said here, a mistake is not buried in Ryu's own log
+    config.load(path)  # checked here, an error is not buried in Ryu's log
     try:
         app = importlib.import_module("fsctl.app")
     except ImportError as e:
@@ -226,7 +226,7 @@ def _flows_of(name: str) -> list[dict[str, Any]]:
 
 
 def _written(output: Output, answer: WriteAnswer) -> int:
-    """Show what a write did; 1 if a switch refused some of it."""
+    """Show what a write did; 1 if a switch rejected a rule of it."""
     if output.as_json:
         output.json(answer)
     else:

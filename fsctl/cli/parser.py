@@ -1,4 +1,4 @@
-"""What can be typed."""
+"""The argument parser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ or interface again (`flows add vr9 --file vr9.json` keeps what the router has by
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """`run` is the command's name in `commands`, `passed_on` what stands after `--` (for serve and demo)."""
+    """`run` is the command's name in `commands`, `passed_on` the arguments after `--` (for serve and demo)."""
     own, passed_on = list(argv), []
     if "--" in own:
         at = own.index("--")

@@ -56,7 +56,7 @@ def _interface_row(router: Json, name: str, interface: Json) -> tuple[object, ..
 
 
 def orphans_line(output: Output, orphans: Sequence[Json]) -> None:
-    """One line where delegations are kept aside."""
+    """One line if delegations are kept aside."""
     if not orphans:
         return
     counts = Counter[str]()
@@ -139,7 +139,7 @@ def walk(output: Output, packet: Json, report: Json) -> None:
 
 
 def written(output: Output, answer: WriteAnswer) -> None:
-    """One line, and one more for everything that is not as it shall be."""
+    """One line, and one more per problem."""
     counts = ", ".join(f"{answer[name]} {name}" for name in ("added", "changed", "removed", "unchanged"))
     output.line(f"revision {answer['revision']}: {counts}")
     for failure in answer["failed"]:

@@ -1,4 +1,4 @@
-"""The calls of docs/rest.md, each a few lines: read, ask the backend, write."""
+"""The calls of docs/rest.md; each reads the request, asks the backend and writes the answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL_BODY = 1 << 20
 FLOW_BYTES = 1024
 """Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
 _BATCH = 500
-"""Elements of a long answer that are written at once; between two batches others are served."""
+"""Elements of a long answer per piece; other requests are served between two pieces."""
 
 
 class _Author(TypedDict):
@@ -68,7 +68,7 @@ class Resource:
         return read_json(req, min(most, self.service.max_body), self.service.pause)
 
     def author(self, req: falcon.Request) -> _Author:
-        """Whose change this is: the controller refuses it where it is not of the router's session, or too late."""
+        """The author of a change; the controller refuses a change that is not of the router's session, or late."""
         given = parameters(req, _WRITE)
         seq = read_seq(given["seq"]) if "seq" in given else None
         return {"session": given.get("session"), "seq": seq, "is_admin": req.context.principal.is_admin}
@@ -212,7 +212,7 @@ class Walk(Resource):
 
 
 class Health(Resource):
-    """/healthz: the controller works: its loop takes turns and compiles."""
+    """/healthz: the controller works, that is, its loop goes on and compiles."""
 
     is_public = True
 
@@ -225,7 +225,7 @@ class Health(Resource):
 
 
 class Readiness(Resource):
-    """/readyz: every configured bridge is connected and in step."""
+    """/readyz: every configured bridge is connected and in sync, and OVSDB and the store work."""
 
     is_public = True
 
@@ -264,9 +264,9 @@ def _send(resp: falcon.Response, value: Json) -> None:
 
 
 def _stream(resp: falcon.Response, head: dict[str, Json], name: str, values: Iterator[Json]) -> None:
-    """`head` with one more member, a long array written bit by bit.
+    """Answer `head` with one more member, a long array that is written in pieces.
 
-    The first batch is read here, so that what is wrong from the start is still answered as an error.
+    The first batch is read here, so that an error at the beginning still becomes an error answer.
     """
     first = list(islice(values, _BATCH))
     resp.content_type = JSON_TYPE

@@ -1,6 +1,6 @@
 """Actions and instructions as bytes, in the form in which Open vSwitch dumps them.
 
-Every distinct actions tuple is encoded and decoded once (the caches below): ten thousand rules share a few ways out.
+Every distinct tuple of actions is encoded and decoded once (the caches below): 10,000 rules share a few ways out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CACHE = 65536
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """An action that fsctl never writes, found in a rule with fsctl's cookie: equal to nothing desired, so it goes."""
+    """An action that fsctl does not write. It equals no wanted action, so a rule with fsctl's cookie that has it is replaced."""
 
     hex: str
 
@@ -170,7 +170,7 @@ def tlvs(raw: bytes) -> Iterator[bytes]:
 
 
 def _decode_one(raw: bytes) -> Action:
-    """The action, if encoding it gives these very bytes; else Opaque (a load to other bits, a set_field of a register)."""
+    """The action, if encoding it gives exactly these bytes; else Opaque (a load to other bits, a set_field of a register)."""
     kind = int.from_bytes(raw[:2], "big")
     decoder = _DECODERS.get(kind)
     if kind == c.NICIRA_ACTION and raw[4:8] == c.NICIRA.to_bytes(4, "big"):

@@ -1,7 +1,7 @@
-"""What a switch answers: flows with counters, ports.
+"""Replies of a switch: flows with counters, ports.
 
-A dump of forty thousand rules is forty thousand matches that differ in one destination: a match of a known shape costs
-two slices and a dictionary look-up, and only a new shape is read field by field.
+Most of the 40,000 matches of a dump differ in the destination only: a match of a known shape costs two slices and a
+dictionary look-up; only a new shape is read field by field.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _PORT_FIXED = 40
 _BARRED = {c.NO_RECV: "receives nothing (no-receive)", c.NO_FWD: "sends nothing (no-forward)"}
 _LAST = {"ipv4_dst", "ipv6_dst"}
 FOREIGN_TEXTS = 50
-"""A bridge may hold a hundred thousand rules of somebody else; this many are shown."""
+"""A bridge may hold 100,000 rules of others; so many are shown."""
 MAX_POLICIES = 10_000
-"""Foreign rules in table 0 that are compared with the routers' ports; beyond, all ports count as affected."""
+"""Rules of others in table 0 that are compared with the routers' ports; with more, all ports count as affected."""
 _NORMAL: tuple[Action, ...] = (Normal(),)
 
 
 @dataclass(slots=True)
 class FlowDump:
-    """A bridge's flows: fsctl's own with (packets, bytes), and whose they are otherwise.
+    """A bridge's flows: fsctl's rules with their (packets, bytes), and the rules of others.
 
-    `foreign` are texts for people, the first FOREIGN_TEXTS of `foreign_count`; `foreign_keys` the places
-    (table, priority, match) that others hold; `learned` counts the senders that the switch has learned (`rules.Learn`).
+    `foreign` are texts for people, the first FOREIGN_TEXTS of `foreign_count`; `foreign_keys` are the keys of all rules of
+    others; `learned` counts the senders that the switch has learned (`rules.Learn`); `policies`: see `status.Dump`.
     """
 
     rules: dict[RuleKey, tuple[Action, ...]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class FlowDecoder:
         self._others: dict[bytes, tuple[Field, ...]] = {}
 
     def feed(self, body: bytes) -> None:
-        """One reply's body: ofp_flow_stats after ofp_flow_stats. Raises ValueError if it is none."""
+        """One reply's body: a sequence of ofp_flow_stats. Raises ValueError for other bytes."""
         at, dump = 0, self.dump
         while at < len(body):
             length, table, _, _, priority, _, _, _, _, cookie, packets, octets = _FLOW.unpack_from(body, at)
@@ -106,7 +106,7 @@ class FlowDecoder:
         return self._others.get(oxms) or self._new(oxms)
 
     def _new(self, oxms: bytes) -> tuple[Field, ...]:
-        """Read field by field; remember the shape if all but a destination at its end may repeat."""
+        """Read field by field; remember the shape if its last field is a destination."""
         match = decode_fields(oxms)
         if not match or match[-1].name not in _LAST or decode_wire_fields(oxms)[-1] != match[-1]:
             self._others[oxms] = match

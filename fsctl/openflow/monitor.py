@@ -1,4 +1,4 @@
-"""The flow monitor: a switch tells of every rule that somebody changes (OpenFlow 1.4.1, section 7.3.5.15)."""
+"""The flow monitor: a switch reports every change of a rule (OpenFlow 1.4.1, section 7.3.5.15)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fsctl.openflow import const as c
 from fsctl.openflow.encode import message
 
 ADDED, REMOVED, MODIFIED, ABBREVIATED, PAUSED, RESUMED = 1, 2, 3, 4, 5, 6
-"""ofp_flow_update_event. ABBREVIATED stands for one of our own changes; after PAUSED, changes may be missing."""
+"""ofp_flow_update_event. ABBREVIATED reports a change of one's own; after PAUSED, changes may be missing."""
 _WATCH_ADD, _WATCH_REMOVED, _WATCH_MODIFY = 1 << 1, 1 << 2, 1 << 3
 _FULL = struct.Struct("!HHBBHHH4xQ")
 _MATCH_ALL = b"\0\1\0\4\0\0\0\0"
 
 
 class FlowUpdate(NamedTuple):
-    """One change of a rule: the event, and of full events the rule's table, priority and cookie (else 0)."""
+    """One event; full events also have the rule's table, priority and cookie (else 0)."""
 
     event: int
     table: int = 0
@@ -26,7 +26,7 @@ class FlowUpdate(NamedTuple):
 
 
 def flow_monitor(xid: int, tables: Sequence[int]) -> bytes:
-    """Ask to be told of changes in these tables; what is there already is not listed."""
+    """A request to report changes in these tables; present rules are not listed."""
     flags = _WATCH_ADD | _WATCH_REMOVED | _WATCH_MODIFY
     monitors = [
         struct.pack("!IIIHBB", number, c.ANY, c.ANY, flags, table, 0) + _MATCH_ALL
@@ -36,7 +36,7 @@ def flow_monitor(xid: int, tables: Sequence[int]) -> bytes:
 
 
 def decode_flow_updates(body: bytes) -> Iterator[FlowUpdate]:
-    """The updates in the body of an OFPMP_FLOW_MONITOR reply. Raises ValueError if it is none."""
+    """The updates in an OFPMP_FLOW_MONITOR reply, without one's own changes. Raises ValueError for other bytes."""
     at = 0
     while at < len(body):
         length, event = struct.unpack_from("!HH", body, at)

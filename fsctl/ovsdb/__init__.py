@@ -1,9 +1,9 @@
 """Bridges, ports and patch links in Open vSwitch's database: what is there, and what fsctl keeps there.
 
-Column and table names are those of ovs-vswitchd.conf.db(5). `rows` and `schema` are the part of the database
-that fsctl reads; `view` (with `admission`) turns it into an `OvsdbView`; `settings`, `links` and `release`
-compare it with what is wanted, `plan` puts their changes together; `ledger` counts and paces the changes;
-`connection` talks to ovsdb-server; `worker` does one step after the other.
+Column and table names are those of ovs-vswitchd.conf.db(5). `rows` and `schema` are the part of the database that fsctl
+reads; `view` (with `admission`) turns it into an `OvsdbView`; `settings`, `links` and `release` compare it with what is
+wanted (`wanted`), `plan` collects their changes (`edits`); `marks` are names and values of fsctl's rows; `ledger` counts
+and paces the changes; `connection` talks to ovsdb-server; `worker` runs the steps.
 
 What fsctl adds carries `external_ids:fsctl` and `external_ids:fsctl-owner`; no other row is removed.
 """

@@ -1,8 +1,8 @@
-"""Which ports may take part in the bypass, and why others may not, by what OVSDB says of them.
+"""Which ports may take part in the bypass, and why others may not, according to OVSDB.
 
-How late that is: Open vSwitch writes `Port:status`, `Port:rstp_status`, `Port:bond_active_slave` and
-`Interface:mac_in_use` when a state changes, at most every 100 ms (no timer of 5 s is involved; that is for counters).
-fsctl reads them in its next step, at most 100 ms later.
+Delay: Open vSwitch writes `Port:status`, `Port:rstp_status`, `Port:bond_active_slave` and
+`Interface:mac_in_use` when a state changes, at most every 100 ms (its 5 s timer is for counters only). fsctl reads them in
+its next step, at most 100 ms later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ACTIVE_BACKUP = "active-backup"
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """The ports that a bridge's mirrors concern."""
+    """The ports that a bridge's mirrors select or send to."""
 
     outputs: frozenset[UUID] = frozenset()
     selected: frozenset[UUID] = frozenset()
@@ -39,7 +39,7 @@ Members = Sequence[InterfaceRow]
 
 
 def exempt(port: PortRow, interface: InterfaceRow, members: Members, mirrors: Mirrors) -> str:
-    """Why what arrives there is left to NORMAL, which knows the rules for such ports; empty if it may be bypassed."""
+    """Why frames that arrive there are left to NORMAL, which knows how to treat such ports; empty if they are not."""
     if port.tag is not None or port.trunks or port.cvlans or port.vlan_mode:
         return "has a VLAN configuration"
     if port.protected:
@@ -64,16 +64,16 @@ def has_senders(port: PortRow, interface: InterfaceRow, members: Members, mirror
 
 
 def unfit(bridge: BridgeRow, port: PortRow, interface: InterfaceRow, members: Members, mirrors: Mirrors) -> str:
-    """Why no router's interface there is bypassed; empty if it may be."""
+    """Why a router's interface at this port is not bypassed; empty if it may be."""
     if len(members) > 1:
         return exempt(port, interface, members, mirrors) or "is a bond member"
     return exempt(port, interface, members, mirrors) or next(_hindrances(bridge, port, interface, mirrors), "")
 
 
 def _is_active(port: PortRow, interface: InterfaceRow, members: Members) -> bool:
-    """Of an active-backup bond without LACP, NORMAL takes frames from the active member alone.
+    """Whether NORMAL takes all frames from this member: the active one of an active-backup bond without LACP.
 
-    In the other modes it depends on LACP, on the hash and on what the bridge has learned.
+    In other modes it depends on LACP, on the hash and on what the bridge has learned.
     """
     return (
         (port.bond_mode or ACTIVE_BACKUP) == ACTIVE_BACKUP
@@ -85,7 +85,7 @@ def _is_active(port: PortRow, interface: InterfaceRow, members: Members) -> bool
 
 
 def _hindrances(bridge: BridgeRow, port: PortRow, interface: InterfaceRow, mirrors: Mirrors) -> Iterator[str]:
-    """What the host does to packets of this port that the bypass would not."""
+    """What the host does to packets of this port, and the bypass would not."""
     if port.qos is not None:
         yield "has QoS"
     if interface.ingress_policing_rate or interface.ingress_policing_kpkts_rate:

@@ -1,8 +1,8 @@
-"""The connection to ovsdb-server: rows in, one transaction at a time out, never waiting for an answer.
+"""The connection to ovsdb-server: reads rows, sends one transaction at a time, never waits for an answer.
 
-It is the IDL of Open vSwitch's Python library, which reconnects by itself and then loads the contents anew.
-A server that accepts and does not answer is noticed by a probe (the library has none for unix sockets), or by a
-transaction without an answer; then the connection is made anew.
+It uses the IDL of Open vSwitch's Python library, which reconnects automatically and then loads the contents again. A
+server that accepts and does not answer is detected by a probe (the library has none for unix sockets), or by a
+transaction without an answer; then fsctl reconnects.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from fsctl.ovsdb.schema import FIELDS, REFERS_TO, row_of, schema_json
 
 _LOG = logging.getLogger(__name__)
 PROBE_S = 5.0
-"""After so long without a word the server is asked for one; after twice as long the connection is made anew."""
+"""After this silence the server is sent an echo request; after twice this time fsctl reconnects."""
 SLOW_S = 2.0
-"""How long an answer may take before it is called missing."""
+"""After this time an answer counts as missing."""
 DEADLINE_S = 5.0
-"""How long a transaction may take before it is given up and the connection made anew."""
+"""After this time a transaction is given up, and fsctl reconnects."""
 MAX_RECONNECT_S = 1.0
 ROWS_PER_TURN = 100
-"""While many rows come in, others may run after so many."""
+"""While many rows arrive, other green threads run after so many."""
 
 
 def default_remote() -> str:
@@ -41,14 +41,14 @@ def default_remote() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a transaction. `error` is the server's word; empty with `done` false: try again."""
+    """The result of a transaction. `error` is the server's text; empty while `done` is false: try again."""
 
     done: bool
     error: str = ""
 
 
 class _Idl(Idl):
-    """Remembers which rows have changed, and lets others run while many come in."""
+    """Records which rows have changed, and lets other green threads run while many arrive."""
 
     def __init__(self, remote: str, sleep: Callable[[float], None]) -> None:
         schema = SchemaHelper(schema_json=schema_json())
@@ -66,23 +66,23 @@ class _Idl(Idl):
             self.changed.add((row._table.name, row.uuid))
 
     def cooperative_yield(self) -> None:
-        """The library calls it once per row that it reads, fsctl once per row that it copies."""
+        """Called by the library per row that it reads, and by fsctl per row that it copies."""
         self._rows += 1
         if self._rows % ROWS_PER_TURN == 0:
             self._sleep(0)
 
     @property
     def is_current(self) -> bool:
-        """Whether it is connected, and has the contents."""
+        """Whether it is connected and has the contents."""
         return bool(self.state == Idl.IDL_S_MONITORING and self._session.is_connected())
 
     def silence(self) -> float:
-        """Seconds since the server has said anything."""
+        """Seconds since the last message of the server."""
         return float(max(0, ovs.timeval.msec() - self._session.reconnect.last_activity)) / 1000
 
 
 class Connection:
-    """`database` is a new object whenever rows have changed, and stays as it is while the server is away."""
+    """`database` is replaced whenever rows have changed; while the server is away it keeps the last known rows."""
 
     def __init__(self, remote: str, sleep: Callable[[float], None]) -> None:
         self.remote, self._sleep = remote, sleep
@@ -100,7 +100,7 @@ class Connection:
 
     @property
     def is_current(self) -> bool:
-        """Whether `send` has a chance."""
+        """Whether `send` can succeed now."""
         return self._idl.is_current
 
     @property
@@ -108,7 +108,7 @@ class Connection:
         return self._transaction is not None
 
     def run(self) -> None:
-        """Take in what the server has sent."""
+        """Read what the server has sent; does not wait."""
         self._idl.run()
         if self._idl.is_current:
             self._current_at = time.monotonic()
@@ -129,7 +129,7 @@ class Connection:
         return ""
 
     def send(self, changes: Iterable[Change]) -> None:
-        """Send all of them as one transaction; `outcome` tells later what became of it."""
+        """Send all changes as one transaction; `outcome` gives the result later."""
         transaction = Transaction(self._idl)
         try:
             for change in changes:
@@ -142,22 +142,22 @@ class Connection:
         self._transaction, self._sent_at = transaction, time.monotonic()
 
     def outcome(self) -> Outcome | None:
-        """What became of the transaction that was sent; None while that is not known."""
+        """The result of the transaction that was sent; None while it is unknown."""
         status = self._transaction.commit()
         if status == Transaction.INCOMPLETE:
             if time.monotonic() - self._sent_at < DEADLINE_S:
                 return None
-            _LOG.warning("%s; connecting anew", self.problem())
+            _LOG.warning("%s; reconnecting", self.problem())
             self._idl.force_reconnect()
         error = str(self._transaction.get_error()) if status == Transaction.ERROR else ""
         self._transaction = None
         return Outcome(status in (Transaction.SUCCESS, Transaction.UNCHANGED), error)
 
     def reopen(self) -> None:
-        """Begin anew, after the library has raised something."""
+        """Open a new connection, after the library has raised an error."""
         self._idl.close()
         self._idl = _Idl(self.remote, self._sleep)
-        # Not the number that the new one begins with: what is known stays until there is something newer.
+        # -1 is no number that the new IDL has: `database` stays until the new contents have been read.
         self._seqno = self._seqno and -1
         self._transaction = None
 
@@ -165,7 +165,7 @@ class Connection:
         self._idl.close()
 
     def _snapshot(self) -> Database:
-        """Only rows that have changed are read anew."""
+        """All rows; only those that have changed are read again."""
         changed, self._idl.changed = self._idl.changed, set()
         fields = {}
         for table, field in FIELDS.items():

@@ -1,4 +1,4 @@
-"""What is to be written, as values: a `Change` puts one thing right."""
+"""Changes of the database as values; a `Change` makes one thing as wanted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 Key = tuple[str, ...]
-"""What a change is about: its kind, and the bridges that it concerns: ("fail_mode", "br0"), ("link", "br0", "br1")."""
+"""What a change is about, its kind and its bridges: ("fail_mode", "br0"), ("link", "br0", "br1")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class New:
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Write columns of a row, provided that nobody else has written them meanwhile."""
+    """Write columns of a row; the transaction fails if somebody else has written them meanwhile."""
 
     table: str
     uuid: UUID
@@ -29,7 +29,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Add to a set, or to a map under `key`. `is_exclusive`: provided that nobody else has written that column."""
+    """Add to a set, or to a map under `key`. `is_exclusive`: fails if somebody else has written that column meanwhile."""
 
     table: str
     uuid: UUID
@@ -41,7 +41,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Take out of a set of references, or a key (int) out of a map; a row that nothing refers to any more is gone."""
+    """Remove from a set of references, or a key (int) from a map. The database deletes rows without references."""
 
     table: str
     uuid: UUID
@@ -54,7 +54,7 @@ Edit = Set | Add | Remove
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Edits that belong together, and `why` in words for the log. What `is_urgent` is sent before all else."""
+    """Edits that belong together, and `why`, for the log. Urgent changes are sent before all others."""
 
     key: Key
     why: str

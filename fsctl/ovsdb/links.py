@@ -1,7 +1,7 @@
-"""Patch port pairs: those that are wanted against those that are there.
+"""Patch port pairs: wanted against present.
 
-A link is made only between two managed bridges of one datapath type. The ports of an fsctl that has a Controller
-row on either bridge belong to it; others are left alone.
+A link is made only between two managed bridges of the same datapath type. Patch ports of another fsctl that still has a
+Controller row on either bridge are left alone.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def halves(database: Database, wanted: Wanted) -> list[Half]:
 
 
 def _peer_of(bridge: str, port: PortRow, names: Mapping[str, BridgeRow]) -> str:
-    """The name of the port tells, also where its external_ids have been changed."""
+    """The peer's name. The port's name tells it even if external_ids have been changed."""
     stated = port.external_ids.get(PEER, "")
     if link_name(bridge, stated) == port.name:
         return stated
@@ -64,7 +64,7 @@ def _is_ours(database: Database, wanted: Wanted, half: Half, names: Mapping[str,
     controllers = [row for end in ends for row in database.controllers_of(end)]
     if owner and any(row.target == owner for row in controllers):
         return False
-    # The first edition named no owner; an owner without a Controller row has gone.
+    # The first version named no owner; an owner without a Controller row is gone.
     return any(wanted.manages(end.name) for end in ends) or (
         not owner and any(is_our_controller(row, wanted.controller) for row in controllers)
     )
@@ -72,7 +72,7 @@ def _is_ours(database: Database, wanted: Wanted, half: Half, names: Mapping[str,
 
 @dataclass(slots=True)
 class Links:
-    """What is to be done about patch ports. `problems` say of wanted links why they cannot be."""
+    """The changes of patch ports. `problems`: why a wanted link cannot be made, by pair."""
 
     database: Database
     wanted: Wanted
@@ -90,7 +90,7 @@ class Links:
         self._interfaces = {interface.name: interface for interface in self.database.interfaces.values()}
 
     def unsafe(self) -> Iterator[Change]:
-        """Ports of ours that NORMAL may flood into, or that a spanning tree would take in: urgent."""
+        """Urgent: own ports that NORMAL may flood into, or that take part in a spanning tree."""
         for half in self._halves:
             wrong = _fence(half.port)
             if wrong:
@@ -98,7 +98,7 @@ class Links:
                 yield Change(_key(half.pair), why, (Set("Port", half.port.uuid, wrong),), is_urgent=True)
 
     def checks(self) -> Iterator[Check]:
-        """Every wanted link that can be."""
+        """A check of every wanted link that can be made; fills `problems`."""
         for pair in sorted(self.wanted.links or (), key=sorted):
             why_not = self._why_not(pair)
             if why_not:
@@ -123,9 +123,9 @@ class Links:
         return f"Open vSwitch could not make patch port {name}: {error}" if error else ""
 
     def unwanted(self) -> dict[Pair, list[Half]]:
-        """Links of ours between managed bridges that are not wanted, or cannot be; call it after `checks`.
+        """Own links between managed bridges that are not wanted, or cannot be; call it after `checks`.
 
-        None until it is known what is wanted.
+        Empty until it is known which links are wanted.
         """
         if self.wanted.links is None:
             return {}
@@ -133,7 +133,7 @@ class Links:
         return {pair: found for pair, found in self._grouped(is_managed=True).items() if pair not in kept}
 
     def unmanaged(self) -> dict[Pair, list[Half]]:
-        """Links of ours that end on a bridge that is not managed any more."""
+        """Own links with an end on a bridge that is not managed any more."""
         return self._grouped(is_managed=False)
 
     def _grouped(self, *, is_managed: bool) -> dict[Pair, list[Half]]:
@@ -172,11 +172,11 @@ class Links:
             owner = port.external_ids.get(OWNER, "")
             return f"patch port {name} on {bridge.name} belongs to the fsctl at {owner or 'another database entry'}"
         if interface is not None and interface.type == "patch" and interface.options.get("peer") == link_name(there, here):
-            return ""  # ours, and somebody has cleared its external_ids
+            return ""  # our own: somebody has cleared its external_ids
         return f"a port that is not fsctl's has the name of a patch port, {name}; rename it"
 
     def _half(self, bridge: BridgeRow, peer: str) -> list[Edit]:
-        """The edits that make, or put right, the patch port on `bridge` towards `peer`."""
+        """The edits that make or correct the patch port on `bridge` towards `peer`."""
         name, mark = link_name(bridge.name, peer), ids(LINK, self.wanted.controller, **{PEER: peer})
         patch = {"name": name, "type": "patch", "options": {"peer": link_name(peer, bridge.name)}, "external_ids": mark}
         at = self._ports.get(name)
@@ -213,7 +213,7 @@ def _interface(interface: InterfaceRow, patch: Mapping[str, object]) -> list[Edi
 
 
 def _fenced(other_config: Mapping[str, str]) -> dict[str, object]:
-    """The columns that keep NORMAL and the spanning tree protocols away from a patch port."""
+    """The columns that keep NORMAL and spanning trees off a patch port."""
     return {
         "tag": [LINK_TAG],
         "trunks": [],
@@ -224,7 +224,7 @@ def _fenced(other_config: Mapping[str, str]) -> dict[str, object]:
 
 
 def _fence(port: PortRow) -> dict[str, object]:
-    """What is wrong with the columns of `_fenced`."""
+    """Those columns of `_fenced` that differ, with the values that they must have."""
     wanted = _fenced(port.other_config)
     wrong = {
         "tag": port.tag != LINK_TAG,
@@ -237,7 +237,7 @@ def _fence(port: PortRow) -> dict[str, object]:
 
 
 def removal(pair: Pair, found: list[Half], why: str) -> Change:
-    """The change that takes a link away, or what is left of it."""
+    """The change that removes a link, or what is left of it."""
     edits = tuple(Remove("Bridge", half.bridge.uuid, "ports", half.port.uuid) for half in found)
     return Change(("unlink", *sorted(pair)), f"patch ports between {' and '.join(sorted(pair))} removed: {why}", edits)
 

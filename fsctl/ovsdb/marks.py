@@ -1,4 +1,4 @@
-"""How fsctl's rows are recognised, and the values that it sets."""
+"""How fsctl's rows are recognised, and the values that fsctl sets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OWNER = "fsctl-owner"
 """The controller target of the fsctl that made the row: several may share one database."""
 
 LINK_TAG = 4095
-"""No frame is ever in VLAN 4095 (IEEE 802.1Q, 9.6): NORMAL floods nothing into a port with this tag."""
+"""NORMAL floods only frames of VLAN 4095 into a port with this tag. It is reserved (IEEE 802.1Q, 9.6), and the guard drops it."""
 NO_SPANNING_TREE = {"stp-enable": "false", "rstp-enable": "false"}
-"""A patch port in a spanning tree would be blocked for 30 s or for good; RSTP on one ends ovs-vswitchd 3.1 (rstp.c:239)."""
+"""STP would block a patch port for 30 s or for good; RSTP on one crashes ovs-vswitchd 3.1 (rstp.c:239)."""
 PREFIXES = ("ipv6_dst", "nw_dst", "nw_src")
-"""Fields whose prefixes the classifier tracks; three is Open vSwitch's limit."""
+"""Fields whose prefixes the classifier tracks; Open vSwitch allows three."""
 OPENFLOW = "OpenFlow14"
 MAX_BACKOFF_MS = 1_000
 INACTIVITY_PROBE_MS = 30_000
@@ -31,12 +31,12 @@ Pair = frozenset[str]
 
 @lru_cache(maxsize=65_536)
 def link_name(bridge: str, peer: str) -> str:
-    """The patch port on `bridge` towards `peer`: the same in every run, at most 15 characters (IFNAMSIZ)."""
+    """The name of the patch port on `bridge` towards `peer`: always the same, at most 15 characters (IFNAMSIZ)."""
     return "fsl" + hashlib.blake2s(f"{bridge}>{peer}".encode(), digest_size=6).hexdigest()
 
 
 def is_link(external_ids: Mapping[str, str]) -> bool:
-    """Whether a port with these `external_ids` is an fsctl's patch port."""
+    """Whether a port with these `external_ids` is a patch port of an fsctl."""
     return external_ids.get(OURS) == LINK
 
 

@@ -1,4 +1,4 @@
-"""The difference between what is wanted and what is there: all changes that are due, none where all is right."""
+"""The changes from what is there to what is wanted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fsctl.ovsdb.rows import Database
 from fsctl.ovsdb.wanted import Wanted
 
 LINK_LINGER_S = 10.0
-"""A link that is not wanted any more stays for so long: routes that flap do not make ports flap."""
+"""How long an unwanted link stays: flapping routes must not make ports flap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`right` are the things that are as wanted. `unwanted` are links to be removed once they have lingered."""
+    """`right` are the things that are as wanted; `unwanted` are links to be removed after LINK_LINGER_S."""
 
     changes: tuple[Change, ...] = ()
     right: frozenset[Key] = frozenset()
@@ -31,7 +31,7 @@ class Plan:
 
 
 def plan(database: Database, wanted: Wanted, lingered: Set[Pair] = frozenset()) -> Plan:
-    """`lingered`: links that have been unwanted for LINK_LINGER_S. What is urgent comes first."""
+    """`lingered`: links that have been unwanted for LINK_LINGER_S. Urgent changes come first."""
     if wanted.bridges is None:
         return Plan()
     links = Links(database, wanted)

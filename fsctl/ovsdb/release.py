@@ -10,7 +10,7 @@ from fsctl.ovsdb.wanted import Wanted
 
 
 def to_release(database: Database, wanted: Wanted) -> list[BridgeRow]:
-    """In order of their names."""
+    """Such bridges, in order of their names."""
     if wanted.controller is None or wanted.bridges is None:
         return []
     return [
@@ -27,8 +27,9 @@ def keeps_rules(database: Database, bridge: BridgeRow, wanted: Wanted) -> bool:
 
 
 def release(database: Database, bridge: BridgeRow, wanted: Wanted) -> Change:
-    """Take fsctl's rows off a bridge. Without a controller and in fail mode standalone Open vSwitch drops all rules
-    and bridges as a plain switch does.
+    """Remove fsctl's rows from a bridge.
+
+    Open vSwitch deletes all rules of a bridge without controller in fail mode standalone, and bridges as a plain switch.
     """
     rows = database.controllers_of(bridge)
     edits: list[Edit] = [

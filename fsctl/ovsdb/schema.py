@@ -1,4 +1,4 @@
-"""The part of Open vSwitch's schema that fsctl reads or writes: no other column is asked for, nor its updates."""
+"""The part of Open vSwitch's schema that fsctl reads or writes. Other columns and their updates are not requested."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ _CLASSES: dict[str, Any] = {
     "QoS": QosRow,
 }
 _MONITOR_ONLY = {"QoS": frozenset({"type"})}
-"""Columns that are there because a table needs one."""
+"""Columns that are monitored only because a table needs at least one."""
 
 
 def schema_json() -> dict[str, Any]:
-    """What `ovs.db.idl.SchemaHelper` takes."""
+    """The schema for `ovs.db.idl.SchemaHelper`."""
     tables = {name: {"columns": {c: {"type": t} for c, t in columns.items()}} for name, columns in COLUMNS.items()}
     return {"name": "Open_vSwitch", "version": "8.0.0", "tables": tables}
 
@@ -122,7 +122,7 @@ def row_of(table: str, uuid: UUID, datums: Any) -> Any:
 
 
 def _plain(kind: Any, values: Any) -> Any:
-    """`values` is a dict of atoms: key -> value in a map, key -> None else."""
+    """`values` is a dict of atoms: key -> value for a map, else key -> None."""
     if isinstance(kind, str) or kind["max"] == 1:
         return next((atom.value for atom in values), None)
     if "value" in kind:

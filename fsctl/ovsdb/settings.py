@@ -1,7 +1,7 @@
 """What every managed bridge must have: fail mode, protocol, controller, prefix tracking.
 
-Each check yields (key, change), the change being None where all is right. Settings that an operator made and that
-do no harm are kept: another controller, a Flow_Table row of his own, intervals of a Controller row of his own.
+Each check yields (key, change); the change is None if the setting is right. An operator's harmless settings are kept:
+another controller, an own Flow_Table row, the intervals of an own Controller row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Check = tuple[Key, Change | None]
 
 
 def checks(database: Database, bridge: BridgeRow, target: str | None) -> Iterator[Check]:
-    """Everything that `bridge` must have; `target` is what fsctl listens at, None: its controller is set by others."""
+    """The checks of one bridge. `target` is where fsctl listens; None: others set the controller."""
     yield _check("fail_mode", bridge, _fail_mode(bridge))
     yield _check("protocols", bridge, _protocols(bridge))
     if target is not None:
@@ -36,12 +36,12 @@ def checks(database: Database, bridge: BridgeRow, target: str | None) -> Iterato
 
 
 def is_our_controller(row: ControllerRow, target: str | None) -> bool:
-    """Whether the fsctl at `target` made this row, also where somebody has changed its target since."""
+    """Whether the fsctl at `target` made this row, even if somebody has changed the row's target since."""
     return row.external_ids.get(OURS) == CONTROLLER and row.external_ids.get(OWNER, row.target) == target
 
 
 def is_left_over(row: ControllerRow, target: str | None) -> bool:
-    """Whether the row is that of an fsctl that listened elsewhere, and has gone. Two on one bridge have no use."""
+    """Whether the row is of an fsctl that listened elsewhere and is gone (a bridge needs one fsctl only)."""
     return row.external_ids.get(OURS) == CONTROLLER and not is_our_controller(row, target) and not row.is_connected
 
 
@@ -90,7 +90,7 @@ def _controller(database: Database, bridge: BridgeRow, target: str) -> tuple[str
 
 
 def _settings() -> dict[str, object]:
-    # In-band control would put hidden rules above fsctl's guard table.
+    # In-band control would add hidden rules with priorities above all others.
     return {
         "connection_mode": ["out-of-band"],
         "max_backoff": [MAX_BACKOFF_MS],
@@ -108,7 +108,7 @@ def _differences(row: ControllerRow, target: str) -> dict[str, object]:
 
 
 def marked(external_ids: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether all of `wanted` is there; more may be."""
+    """Whether `external_ids` contain all of `wanted`."""
     return all(external_ids.get(key) == value for key, value in wanted.items())
 
 

@@ -1,4 +1,4 @@
-"""Rows -> `OvsdbView`. Pure; every view is a new object, in order of names, and nobody changes it."""
+"""Rows -> `OvsdbView`. Pure; every view is a new object, sorted by names, and never changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAC_TABLE_SIZE, MIN_MAC_TABLE_SIZE, MAX_MAC_TABLE_SIZE = 8_192, 10, 1_000_000
 def view_of(
     database: Database, wanted: Wanted, link_problems: Mapping[Pair, str], contested: Set[Key] = frozenset()
 ) -> OvsdbView:
-    """`contested`: what somebody else changes back again and again."""
+    """`contested`: the things that somebody keeps changing back."""
     ours = halves(database, wanted)
     own_ports = {half.port.uuid for half in ours}
     bridges = list(database.bridge_names().values())
@@ -45,7 +45,7 @@ def view_of(
 
 
 def _whole(database: Database, ours: list[Half]) -> Iterator[Half]:
-    """The halves of links that carry packets: both ports are there, are patch ports of each other, of one datapath type."""
+    """The halves of links that carry packets: both ports are present, name each other as peer, and have one datapath type."""
     carrying = {}
     for half in ours:
         peer_port = link_name(half.peer, half.bridge.name)
@@ -66,7 +66,7 @@ def _whole(database: Database, ours: list[Half]) -> Iterator[Half]:
 def _bridge(database: Database, bridge: BridgeRow, wanted: Wanted, contested: Set[Key]) -> BridgeInfo:
     mac_age_s = _number(bridge, "mac-aging-time", MAC_AGE_S, MIN_MAC_AGE_S, MAX_MAC_AGE_S)
     if bridge.stp_enable or bridge.rstp_enable:
-        # A change of the tree moves hosts to other ports: what was learned must not outlive it.
+        # When the tree changes, hosts move to other ports: learned senders must expire soon.
         mac_age_s = min(mac_age_s, MIN_MAC_AGE_S)
     return BridgeInfo(
         bridge.name,
@@ -102,7 +102,7 @@ def _warnings(database: Database, bridge: BridgeRow, wanted: Wanted, contested: 
             yield f"another fsctl, {row.target}, is a controller of this bridge too: take the bridge out of one's configuration"
     for key in sorted(contested):
         if key[0] != "unlink" and bridge.name in key[1:]:
-            yield f"somebody changes {_named(key)} again and again: fsctl sets it back ever more rarely"
+            yield f"somebody keeps changing {_named(key)}: fsctl sets it back with growing pauses"
 
 
 def _named(key: Key) -> str:
@@ -135,9 +135,9 @@ def _infos(database: Database, bridge: BridgeRow, port: PortRow, mirrors: Mirror
 
 @lru_cache(maxsize=4_096)
 def _attached_mac(text: str | None) -> int | None:
-    """Whoever starts the guest writes it (Xen, libvirt); what is no unicast MAC address is as good as none."""
+    """attached-mac as a number. Xen and libvirt write it; an invalid value counts as none."""
     try:
         return None if text is None else parse_mac(text)
     except InvalidError:
-        _LOG.warning("external_ids:attached-mac is no MAC address: %r", text)
+        _LOG.warning("external_ids:attached-mac is not a unicast MAC address: %r", text)
         return None

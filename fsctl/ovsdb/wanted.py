@@ -9,9 +9,9 @@ from fsctl.ovsdb.marks import Pair
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`bridges` are the managed ones, None: nobody has said yet, and nothing is written.
+    """`bridges` are the managed ones; None: not known yet, so nothing is written.
 
-    `controller` is what fsctl listens at. `links` None: nobody has said yet, and no link is made or removed.
+    `controller` is where fsctl listens. `links` None: not known yet, so no link is made or removed.
     `may_release`: bridges that are not managed any more may lose fsctl's settings and links.
     """
 

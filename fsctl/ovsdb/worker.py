@@ -1,4 +1,4 @@
-"""One step after the other: read, compare, write what is due. See `OvsdbLinks`."""
+"""The steps: read, compare, write what is due. See `OvsdbLinks`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ from fsctl.status import OvsdbView
 
 _LOG = logging.getLogger(__name__)
 STEP_S, BUSY_STEP_S = 0.05, 0.01
-"""Between two steps of `run`; the shorter while a transaction is under way."""
+"""The pause between two steps of `run`; the shorter one while a transaction is under way."""
 QUIET_S = 2.0
-"""After so long without a change the database is looked at every other time only."""
+"""After so long without a change, the pause is doubled."""
 TURN_S = 0.002
 MISTAKE_PAUSE_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 1.0
-"""How long after a transaction that met somebody else's change, doubled each time."""
+"""The pause after a transaction that conflicted with somebody else's change; doubled each time."""
 
 
 class OvsdbLinks:
-    """Bridges, ports and patch links in one Open vSwitch database, kept as they are wanted.
+    """Keeps bridges, ports and patch links in one Open vSwitch database as they are wanted.
 
-    `manage`, `want` and `allow_release` say what is wanted and return at once. `step` compares it with the rows and
-    sends what differs as one transaction, whose result a later step looks at; call it about 20 times a second, or let
-    `run` do it. Nothing waits for the database, blocks in a lock or in poll(2): only `sleep` is used, which may be a
-    green thread's.
+    `manage`, `want` and `allow_release` say what is wanted and return at once. `step` compares it with the rows and sends
+    the difference as one transaction, whose result a later step takes; call it about 20 times a second, or let `run` do it.
+    Nothing waits for the database, or blocks in poll(2): only `sleep` is used, which may be that of green threads.
     """
 
     def __init__(self, remote: str | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -55,7 +54,7 @@ class OvsdbLinks:
         self._ledger = Ledger()
         self._plan = Plan()
         self._made_of = (Database(), self._wanted)
-        """What the plan and the view were made of; nothing is compared again while it is the same."""
+        """The input of the present plan and view; while it is unchanged, nothing is compared."""
         self._plan_again_at = self._compared_at = 0.0
         self._last_controller: str | None = None
         self._unwanted_since: dict[Pair, float] = {}
@@ -67,15 +66,15 @@ class OvsdbLinks:
     # What is wanted
 
     def manage(self, bridges: Sequence[str], controller: str | None) -> None:
-        """These bridges are to be ones that fsctl, which listens at `controller`, can control.
+        """Keep these bridges controllable by the fsctl that listens at `controller`.
 
         Fail mode secure; OpenFlow 1.4 among the protocols; `controller` (like `tcp:127.0.0.1:6653`; None: others set
-        it) among the controllers; prefix tracking for fsctl's tables. Bridges that do not exist get it when they do.
+        it) among the controllers; prefix tracking for fsctl's tables. Bridges that do not exist are set up once they do.
         """
         self._want(bridges=frozenset(bridges), controller=controller)
 
     def want(self, links: frozenset[Pair]) -> None:
-        """These pairs of bridges are to be joined by patch ports; others no more, LINK_LINGER_S later."""
+        """Join these pairs of bridges by patch ports; other links are removed LINK_LINGER_S later."""
         self._want(links=links)
 
     def allow_release(self, *, allowed: bool = True) -> None:
@@ -98,7 +97,7 @@ class OvsdbLinks:
 
     @property
     def repairs(self) -> Counter[str]:
-        """How often something was put right that had been right before, by kind: link, fail_mode, controller, ..."""
+        """How often something that had been right was repaired, by kind: link, fail_mode, controller, ..."""
         return self._ledger.repairs
 
     @property
@@ -115,7 +114,7 @@ class OvsdbLinks:
         return self._plan.to_release
 
     def view(self) -> OvsdbView:
-        """Ports and links as last seen, also while ovsdb-server is away. fsctl's own patch ports are in `links` alone."""
+        """Ports and links as last seen, also while ovsdb-server is away. fsctl's own patch ports are in `links` only."""
         return self._view
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -125,9 +124,9 @@ class OvsdbLinks:
     # Steps
 
     def step(self) -> bool:
-        """Take in what the database has sent, send what is due; true if the view is a new one."""
+        """Read what the database has sent, send what is due; true if the view has changed."""
         if not self._stepping.acquire(blocking=False):
-            return False  # another thread is at it
+            return False  # another thread is in `step`
         try:
             changed = self._step(time.monotonic())
         finally:
@@ -140,12 +139,12 @@ class OvsdbLinks:
         return changed
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """`step` until `stopped()`, whatever happens."""
+        """Call `step` until `stopped()`; no error ends it."""
         while not stopped():
             try:
                 self.step()
-            except Exception:  # noqa: BLE001 - a mistake of ours or the library's must not end the loop
-                _LOG.exception("OVSDB: a step failed; connecting anew")
+            except Exception:  # noqa: BLE001 - a bug of ours or of the library must not end the loop
+                _LOG.exception("OVSDB: a step failed; reconnecting")
                 self._connection.reopen()
                 self._plan_again_at, self._sent = 0.0, []
                 self._sleep(MISTAKE_PAUSE_S)
@@ -158,7 +157,7 @@ class OvsdbLinks:
             self._sleep(STEP_S)
 
     def wait_ready(self, timeout_s: float = 5.0) -> None:
-        """Until the database's contents are known; raises UnavailableError after `timeout_s` seconds."""
+        """Wait until the database's contents are known; raises UnavailableError after `timeout_s` seconds."""
         self._step_until(lambda: self.ready, timeout_s)
 
     def _step_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
@@ -190,7 +189,7 @@ class OvsdbLinks:
         return changed
 
     def _compare(self, now: float) -> bool:
-        """Plan and view anew; true if the view has changed."""
+        """Make plan and view again; true if the view has changed."""
         database, wanted = self._made_of
         self._compared_at = now
         if wanted.controller != self._last_controller:
@@ -220,7 +219,7 @@ class OvsdbLinks:
         return {**refused, **self._plan.link_problems}
 
     def _send(self, now: float) -> None:
-        """All that is due, in one transaction."""
+        """Send all changes that are due, in one transaction."""
         due = self._ledger.due(self._plan.changes, now)
         self._sent = due if self._most is None else due[: self._most]
         if self._sent:
@@ -241,7 +240,7 @@ class OvsdbLinks:
             self._retry_at = now + min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0**self._retries)
             self._retries += 1
         elif len(sent) > 1:
-            # One bad change must not hold up the others: find it by halves.
+            # One bad change must not block the others: find it by bisection.
             self._most = len(sent) // 2
         else:
             self._ledger.refused(sent[0], outcome.error, now)

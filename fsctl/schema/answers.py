@@ -67,7 +67,7 @@ def flow_status_json(status: FlowStatus) -> dict[str, Json]:
 
 
 def interface_json(interface: Interface, override: Override = NO_OVERRIDE) -> dict[str, Json]:
-    """An interface; `mtu_from` and `addresses_from` say whether the configuration or the router's own word holds."""
+    """An interface; `mtu_from` and `addresses_from` say whether the configuration holds, or what the router said over REST."""
     return {
         "bridge": interface.bridge,
         "port": interface.port,
@@ -132,7 +132,7 @@ def bridge_json(status: BridgeStatus) -> dict[str, Json]:
     return {
         "name": status.name,
         "connected": status.connected,
-        "in_step": status.in_step,
+        "in_step": status.in_sync,
         "datapath_id": None if status.datapath_id is None else f"{status.datapath_id:016x}",
         "rules": status.rules,
         "ways": status.ways,

@@ -37,7 +37,7 @@ def read_patch(router: Router, body: Json, pause: Callable[[], None] = no_pause)
 
 
 def read_interface_change(router: str, interface: str, body: Json) -> InterfaceChange:
-    """The body of PATCH /v1/routers/{r}/interfaces/{i}; null takes a value back. Raises InvalidError."""
+    """The body of PATCH /v1/routers/{r}/interfaces/{i}; null returns to the configuration's value. Raises InvalidError."""
     members = fields(body, "", (), ("addresses", "mtu"))
     if not members:
         raise InvalidError("expected addresses, mtu or both", field="addresses")

@@ -3,10 +3,10 @@
 What the Ryu application does:
 
     switch = Southbound(datapath)      # when the datapath enters MAIN_DISPATCHER; takes its replies from then on
-    switch.close()                     # when it enters DEAD_DISPATCHER: whoever waits gets UnavailableError
+    switch.close()                     # when it enters DEAD_DISPATCHER: calls under way raise UnavailableError
 
-Nothing is to be forwarded: replies are picked out before Ryu parses them (`replies`), and everything
-that fsctl did not ask for goes Ryu's usual way, to all applications.
+The application forwards no events: `replies` takes fsctl's replies before Ryu parses them, and all other
+messages go to Ryu's applications as usual.
 """
 
 from fsctl.southbound.replies import bridge_name

@@ -1,4 +1,4 @@
-"""An OpenFlow bundle on its way: filled bit by bit, then committed as one, or discarded."""
+"""An OpenFlow bundle: filled in pieces, then committed as a whole, or discarded."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fsctl.status import Rejection
 LOG = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 CHANGES_PER_S = 2000
-"""A switch slower than this (OVS commits some 50,000 a second) is taken for dead."""
+"""A switch that commits fewer changes per second counts as dead (OVS commits about 50,000)."""
 CHUNK = 1024
-"""Changes encoded and sent at a stretch: some 100 kB, a few milliseconds, before others get their turn."""
+"""Changes that are encoded and sent before other green threads run: about 100 kB, a few milliseconds."""
 
 
 class Bundle:
-    """Atomic and ordered; to be forgotten in the end, whatever has happened.
+    """An atomic, ordered bundle. Always call `forget` at the end, also after an error.
 
-    Methods raise UnavailableError, and SwitchError if the switch refuses bundles as such. `room` is how many changes
+    Methods raise UnavailableError, and SwitchError if the switch rejects the bundle itself. `room` is how many changes
     it can take.
     """
 
@@ -37,11 +37,11 @@ class Bundle:
         self._stack = ExitStack()
         self._talk = self._stack.enter_context(connection.conversation(room + 3))
         self._encoder = Encoder(number)
-        # Sent with what comes next: each message costs a wake-up.
+        # Sent together with the next message: each send costs a wake-up.
         self._unsent = [bundle_control(const.BUNDLE_OPEN, number, self._talk.first)]
 
     def add(self, changes: Sequence[RuleChange]) -> None:
-        """Send what was added before, and encode these."""
+        """Encode these changes, and send those that were added before."""
         for start in range(0, len(changes), CHUNK):
             chunk = changes[start : start + CHUNK]
             if self._filled:
@@ -52,17 +52,17 @@ class Bundle:
             self.left -= len(chunk)
 
     def close(self) -> dict[int, OpenFlowError]:
-        """Commit. Empty if done, else the errors by the number of the change (from 0); nothing was changed then."""
+        """Commit. Empty if committed; else the errors by the index of the change, and nothing was changed."""
         deadline = time.monotonic() + TIMEOUT_S + self._filled / CHANGES_PER_S
         self._unsent.append(requests.barrier(self._barrier))
         self._send()
         errors = self._collect(const.BARRIER_REPLY, self._barrier, deadline)
         self._control(const.BUNDLE_DISCARD if errors else const.BUNDLE_COMMIT)
-        refused = self._collect(const.BUNDLE_CONTROL, self._talk.last, deadline)
-        return {xid - self._talk.first - 1: error for xid, error in (errors or refused).items()}
+        rejected = self._collect(const.BUNDLE_CONTROL, self._talk.last, deadline)
+        return {xid - self._talk.first - 1: error for xid, error in (errors or rejected).items()}
 
     def discard(self) -> None:
-        """Nothing of it is wanted any more."""
+        """Discard, and wait until the switch has."""
         self._control(const.BUNDLE_DISCARD)
         self._collect(const.BUNDLE_CONTROL, self._talk.last, time.monotonic() + TIMEOUT_S)
 
@@ -71,7 +71,7 @@ class Bundle:
         self._control(const.BUNDLE_DISCARD)
 
     def forget(self) -> None:
-        """Nobody waits for answers any more."""
+        """Release the xids; later answers are not taken."""
         self._stack.close()
 
     @property
@@ -87,9 +87,9 @@ class Bundle:
         self._unsent.clear()
 
     def _collect(self, kind: int, xid: int, deadline: float) -> dict[int, OpenFlowError]:
-        """Errors about single changes, until the answer `kind` to `xid` comes, or an error in its stead.
+        """Collect errors about single changes until the answer `kind` to `xid` arrives, or an error in its place.
 
-        An error about the bundle itself, with none about a change to explain it, raises SwitchError.
+        Raises SwitchError for an error about the bundle itself, if no error about a change explains it.
         """
         errors: dict[int, OpenFlowError] = {}
         while True:
@@ -108,7 +108,7 @@ class Bundle:
 
 
 class Filling:
-    """See `installer.Filling`. If the switch refuses anything, all is done anew in an order of which every cut is safe."""
+    """See `bridge_worker.Filling`. If the switch rejects anything, all changes are made anew, in the order of `reconcile`."""
 
     def __init__(
         self,
@@ -142,11 +142,11 @@ class Filling:
             self._end()
 
     def _committed(self) -> bool:
-        """False if nothing was changed. Open vSwitch also gives up a bundle that gets nothing for ten seconds."""
+        """False if nothing was changed. (Open vSwitch also discards a bundle that gets no message for ten seconds.)"""
         try:
             return not self._bundle.close()
         except SwitchError as e:
-            LOG.info("a bundle is filled anew: %s", e)
+            LOG.info("a bundle is sent anew: %s", e)
             return False
 
     def abandon(self) -> None:
@@ -154,7 +154,7 @@ class Filling:
         try:
             self._bundle.drop()
         except FsctlError as e:
-            LOG.info("a bundle was given up: %s", e)
+            LOG.info("a bundle was discarded: %s", e)
         finally:
             self._end()
 

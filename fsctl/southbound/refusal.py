@@ -1,4 +1,4 @@
-"""What is left of an update when a switch refuses part of it. Pure."""
+"""What is left of an update when a switch rejects part of it. Pure."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Refusals:
         self.rejections: list[Rejection] = []
 
     def keep_off(self, foreign: Collection[RuleKey]) -> None:
-        """Refuse additions where others have a rule: OpenFlow's ADD would replace it."""
+        """Reject additions where others have a rule: OpenFlow's ADD would replace it."""
         if not foreign:
             return
         taken = [c for c in self.changes if c.is_new and c.actions is not None and c.key in foreign]
         self._drop({id(c): (c, _Why(FOREIGN)) for c in taken})
 
     def refuse(self, errors: Mapping[int, OpenFlowError]) -> None:
-        """Take out the changes at these indexes, and what cannot go without them or would fail as they did."""
+        """Remove the changes at these indexes, those that depend on them, and those that would fail in the same way."""
         dropped: dict[int, tuple[RuleChange, _Why]] = {}
         for index, error in errors.items():
             for change in (self.changes[index], *self._alike(index, error)):
@@ -44,7 +44,7 @@ class Refusals:
         self._drop(dropped)
 
     def _alike(self, index: int, error: OpenFlowError) -> list[RuleChange]:
-        """Later additions that meet the same full table."""
+        """Later additions to the same full table."""
         if error.kind != TABLE_FULL:
             return []
         full = self.changes[index].key.table

@@ -1,7 +1,7 @@
-"""Whose reply is it: raw messages by xid, past Ryu's parser.
+"""Match raw replies to requests by xid, before Ryu parses them.
 
-Ryu builds objects for every match and action of a flow dump, about a second per thousand rules and not yielding
-meanwhile. So a reply whose xid fsctl gave out is handed over as bytes, and Ryu never sees it.
+For a flow dump, Ryu builds objects for every match and action: about a second per thousand rules, without yielding. So
+a reply to one of fsctl's xids is handed over as bytes, and Ryu does not see it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fsctl.openflow import const, decode_error
 LOG = logging.getLogger(__name__)
 _ATTRIBUTE = "fsctl_connection"
 _SLICE_S = 1.0
-"""How often a waiter looks whether its connection still lives."""
+"""How often a waiter checks that its connection is still there."""
 
 
 class Datapath(Protocol):
@@ -37,7 +37,7 @@ class Datapath(Protocol):
 
 
 class Conversation:
-    """A range of xids and the messages that came with them."""
+    """A range of xids and the messages that answer them."""
 
     def __init__(self, connection: Connection, first: int, count: int) -> None:
         self._connection = connection
@@ -72,7 +72,7 @@ class Conversation:
 
 
 class Connection:
-    """Numbers what is sent, and finds who asked for what is received."""
+    """Numbers requests, and hands replies to the conversations that they answer."""
 
     def __init__(self, datapath: Datapath, bridge: str) -> None:
         if datapath.ofproto.OFP_VERSION != const.VERSION:
@@ -84,7 +84,7 @@ class Connection:
         self.bridge = bridge
         self.conversations: list[Conversation] = []
         self.on_flow_updates: Callable[[bytes], None] | None = None
-        """Gets the bodies of the flow monitor's messages, which answer no request (xid 0)."""
+        """Gets the bodies of the flow monitor's messages, which have xid 0."""
         self._datapath = datapath
         self._closed = False
         setattr(datapath, _ATTRIBUTE, self)
@@ -103,7 +103,7 @@ class Connection:
             raise self.lost("not connected")
 
     def close(self) -> None:
-        """Wake up whoever waits. May be called twice."""
+        """Wake up all waiters. May be called twice."""
         self._closed = True
         for conversation in self.conversations:
             conversation.put(None)
@@ -117,13 +117,13 @@ class Connection:
         return Conversation(self, first, count)
 
     def send(self, data: bytes) -> None:
-        """Queue bytes; waits while Ryu's queue is full, so that echo replies are never far behind."""
+        """Queue bytes. Waits while Ryu's queue is full, so that echo replies are not delayed. Raises UnavailableError."""
         self.check()
         if not self._datapath.send(data):
             raise self.lost("not connected")
 
     def take(self, kind: int, xid: int, raw: bytes) -> bool:
-        """Hand a message to whoever waits for it; false if nobody does."""
+        """Hand a message to the conversation that waits for it; false if there is none."""
         for conversation in self.conversations:
             if conversation.first <= xid <= conversation.last:
                 conversation.put(bytes(raw))
@@ -150,7 +150,7 @@ def bridge_name(datapath: Datapath) -> str:
 
 
 def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: bytes) -> Any:
-    """In the place of Ryu's parser for OpenFlow 1.4: None is a message that Ryu need not see."""
+    """Replaces Ryu's parser for OpenFlow 1.4; None for a message that is fsctl's own."""
     connection: Connection | None = getattr(datapath, _ATTRIBUTE, None)
     if connection is not None and connection.take(kind, xid, raw):
         return None
@@ -158,5 +158,5 @@ def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: b
 
 
 def intercept() -> None:
-    """Put `_parse` before Ryu's parser; doing it again changes nothing."""
+    """Register `_parse` in place of Ryu's parser; a second call changes nothing."""
     ofproto_parser.register_msg_parser(ofproto_v1_4.OFP_VERSION)(_parse)

@@ -1,4 +1,4 @@
-"""The live datapath of one bridge, as the controller wants it: apply, dump, counters, ports."""
+"""The live datapath of one bridge: apply, dump, counters, ports, the flow monitor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fsctl.status import Dump, Port, Rejection
 LOG = logging.getLogger(__name__)
 READER_PATIENCE_S = 1.0
 ROOM = 1 << 20
-"""Changes that fit into a bundle of which nobody knows yet how many there will be."""
+"""The xids reserved for a bundle of unknown size; one change takes one."""
 
 
 def _may_hit_us(update: FlowUpdate) -> bool:
@@ -43,7 +43,7 @@ def _may_hit_us(update: FlowUpdate) -> bool:
 
 
 class Southbound:
-    """One connected switch. Methods wait (the calling green thread only) and raise UnavailableError if it goes away."""
+    """One connected switch. Methods block the calling green thread only; they raise UnavailableError when it disconnects."""
 
     def __init__(self, datapath: Datapath, bridge: str | None = None) -> None:
         self.bridge = bridge or bridge_name(datapath)
@@ -55,7 +55,7 @@ class Southbound:
         self._is_monitored = False
 
     def close(self) -> None:
-        """The datapath is gone: whoever waits gets UnavailableError."""
+        """The datapath is gone: calls under way raise UnavailableError."""
         self._connection.close()
 
     @property
@@ -68,10 +68,10 @@ class Southbound:
     def apply(self, update: Update) -> list[Rejection]:
         """Make the changes, in their order, as one bundle: all at once for the packets.
 
-        What the switch refuses is taken out, with all that would do wrong without it, and the rest tried again; the
-        refused changes are returned. A rule of somebody else in the same place (as of the last dump) is never
-        replaced: that change is refused here. Raises UnavailableError, and SwitchError if the switch refuses
-        bundles as such; either way, dump() tells what is installed then.
+        What the switch rejects is taken out, with all changes that depend on it, and the rest is tried again; returns
+        the rejected changes. A rule of somebody else with the same key (as of the last dump, without those in `reclaim`)
+        is not replaced: that change counts as rejected. Raises UnavailableError, and SwitchError if the switch rejects
+        bundles themselves; then only dump() tells what is installed.
         """
         with self._one_at_a_time:
             return self._carefully(update.changes)
@@ -87,7 +87,7 @@ class Southbound:
         return refusals.rejections
 
     def fill(self) -> Filling:
-        """A bundle that is sent while its changes are still being found. Others wait until it is finished or abandoned."""
+        """A bundle that is sent while its changes are still being found. Other calls wait until it is finished or abandoned."""
         self._one_at_a_time.acquire()
         try:
             return Filling(self._bundle(ROOM), self._foreign, self._carefully, self._one_at_a_time.release)
@@ -99,7 +99,7 @@ class Southbound:
         return Bundle(self._connection, next(self._bundles) & const.ANY, room)
 
     def _try(self, changes: list[RuleChange]) -> dict[int, OpenFlowError]:
-        """One bundle: empty if committed, else the switch's errors by index into `changes`; then nothing was changed."""
+        """Try one bundle. Empty if committed; else the errors by index into `changes`, and nothing was changed."""
         bundle = self._bundle(len(changes))
         try:
             bundle.add(changes)
@@ -123,7 +123,7 @@ class Southbound:
         return Dump(RuleTable(found.rules), tuple(warnings), self._foreign, tuple(found.policies))
 
     def reclaim(self, keys: Iterable[RuleKey]) -> None:
-        """Somebody has put rules of theirs in these places, which were fsctl's: the next `apply` may replace them."""
+        """These keys were fsctl's, and others have put rules there: the next `apply` may replace them."""
         self._foreign -= frozenset(keys)
 
     def counters(self) -> dict[RuleKey, tuple[int, int]]:

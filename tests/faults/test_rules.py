@@ -12,8 +12,10 @@ from topologies.sandbox import DATABASE, SWITCH
 
 from .host import A_TO_B, BRIDGES, MAC, PREFIX, Host
 
-REPAIRED_S = 1.0
-ANSWERED_S = 2.0
+REPAIRED_S = 3.0
+"""fsctl repairs within a second (docs/benchmarks.md measures it); here other programs use the machine, and looking takes time."""
+ANSWERED_S = 3.0
+"""A write waits for 1.5 s at most, however long a switch or the database is silent; the rest as above."""
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_fault_A8_a_bridge_that_is_made_anew_is_taken_in(host: Host) -> None:
 def test_fault_A9_a_bridge_that_is_gone_is_in_no_chain(host: Host) -> None:
     host.chain()
     host.ovs.del_bridge("b1")
-    eventually(lambda: not host.is_bypassed(), within_s=2 * REPAIRED_S)
+    eventually(lambda: not host.is_bypassed(), within_s=REPAIRED_S)
     interfaces = host.client.router("r1")["interfaces"]
     assert (interfaces["eth0"]["up"], interfaces["eth1"]["up"]) == (True, False)
     assert "no bridge b1" in interfaces["eth1"]["why_down"]
@@ -106,7 +108,7 @@ def test_fault_A9_a_port_that_is_gone_while_its_bridge_is_disconnected(host: Hos
     host.chain()
     host.ovs.vsctl("set", "controller", "b1", 'target="tcp:127.0.0.1:1"')  # somewhere else, for a moment
     host.ovs.vsctl("del-port", "b1", "b1-p1")
-    eventually(lambda: not host.is_bypassed(), within_s=2 * REPAIRED_S)
+    eventually(lambda: not host.is_bypassed(), within_s=REPAIRED_S)
 
 
 def test_fault_A10_no_link_between_datapaths_of_different_types(host: Host) -> None:
@@ -181,12 +183,12 @@ def test_fault_D11_a_database_that_hangs_holds_up_no_write(host: Host) -> None:
     for n in range(5):
         began = time.monotonic()
         host.delegate("r1", "r2.eth0", f"10.0.3.{n}")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.0  # less than a write that waits for something
     began = time.monotonic()
     host.delegate("r1", "r2.eth0", "10.9.0.0/16")  # this one needs a link that is not there
     assert time.monotonic() - began < ANSWERED_S
     host.ovs.resume(DATABASE)
-    eventually(lambda: "ttl=63" in host.trace(A_TO_B.replace("10.0.3.1", "10.9.2.1")), within_s=2 * ANSWERED_S)
+    eventually(lambda: "ttl=63" in host.trace(A_TO_B.replace("10.0.3.1", "10.9.2.1")), within_s=ANSWERED_S)
 
 
 def test_a_client_of_a_router_sees_no_other(host: Host) -> None:

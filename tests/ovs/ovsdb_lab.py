@@ -10,6 +10,8 @@ from fsctl.ovsdb import OvsdbLinks, link_name
 from topologies.sandbox import Sandbox
 
 CONTROLLER = "tcp:127.0.0.1:6699"
+SOON_S = 3.0
+"""fsctl follows the database within 0.2 s and repairs within a second; the rest is for other programs on the machine."""
 
 
 def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:

@@ -156,7 +156,7 @@ def test_database_server_restarts(box: Box, links: OvsdbLinks) -> None:
     box.start_again(DATABASE)
     box.vsctl("--no-wait", "add-port", "br-a", "after0", "--", "set", "interface", "after0", "type=dummy",
               "--", "del-port", link_name("br-b", "br-a"))  # fmt: skip
-    assert eventually(lambda: ("br-a", "after0") in links.view().ports, "seen") < 2.0
+    assert eventually(lambda: ("br-a", "after0") in links.view().ports, "seen") < 10.0
     eventually(lambda: links.repairs["link"] == 1, "repaired")
     assert links.problem == ""
 
@@ -202,7 +202,7 @@ def test_nothing_to_do_costs_nothing(box: Box, links: OvsdbLinks, monkeypatch: p
         links.step()
     spent = time.process_time() - start
     assert len(compared) <= 2
-    assert spent / 1_000 < 0.000_5
+    assert spent / 1_000 < 0.002
 
 
 GREEN = """

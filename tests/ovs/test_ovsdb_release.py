@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
+from fsctl.ovsdb import OvsdbLinks
 from tests.waiting import eventually
 from topologies.sandbox import available
 
@@ -57,23 +59,58 @@ def hosts(box: Box) -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def test_fault_A6_release_loses_no_packet(box: Box, hosts: tuple[str, str]) -> None:
-    with stepping(box) as links:
-        links.manage(["br-kept", "br-left"], CONTROLLER)
-        links.want(pairs(("br-kept", "br-left")))
-        eventually(lambda: are_made(links, ("br-kept", "br-left")), "patch ports")
-        box.ofctl("add-flow", "br-left", f"cookie={COOKIE},priority=1,actions=NORMAL")
-        command = ["ip", "netns", "exec", hosts[0], "ping", "-q", "-i", "0.01", "-c", "200", "10.77.0.2"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
-            eventually(lambda: "n_packets=0" not in box.ofctl("dump-flows", "br-left"), "pings pass")
-            links.manage(["br-kept"], CONTROLLER)
-            links.want(pairs())
-            links.allow_release()
-            eventually(lambda: COOKIE not in box.ofctl("dump-flows", "br-left"), "fsctl's rules are gone")
-            assert ping.poll() is None, "it was released while pings passed"
-            output, _ = ping.communicate(timeout=30)
+@contextmanager
+def pinging(hosts: tuple[str, str]) -> Iterator[None]:
+    """Two seconds of pings, 10 ms apart, which begin before the block and end after it; at most two are lost."""
+    command = ["ip", "netns", "exec", hosts[0], "ping", "-q", "-i", "0.01", "-c", "200", "10.77.0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
+        yield
+        assert ping.poll() is None, "it was over while pings passed"
+        output, _ = ping.communicate(timeout=30)
     received = re.search(r"(\d+) received", output)
     assert received is not None, output
     assert int(received[1]) >= 198, output
+
+
+def set_up(box: Box, links: OvsdbLinks) -> None:
+    """Both bridges as fsctl keeps them, joined, with a rule of its own that bridges."""
+    links.manage(["br-kept", "br-left"], CONTROLLER)
+    links.want(pairs(("br-kept", "br-left")))
+    eventually(lambda: are_made(links, ("br-kept", "br-left")), "patch ports")
+    box.ofctl("add-flow", "br-left", f"cookie={COOKIE},priority=1,actions=NORMAL")
+
+
+def has_rules(box: Box) -> bool:
+    return COOKIE in box.ofctl("dump-flows", "br-left")
+
+
+def are_passing(box: Box) -> bool:
+    return "n_packets=0" not in box.ofctl("dump-flows", "br-left")
+
+
+def test_fault_A6_release_loses_no_packet(box: Box, hosts: tuple[str, str]) -> None:
+    with stepping(box) as links:
+        set_up(box, links)
+        with pinging(hosts):
+            eventually(lambda: are_passing(box), "pings pass")
+            links.manage(["br-kept"], CONTROLLER)
+            links.want(pairs())
+            links.allow_release()
+            eventually(lambda: not has_rules(box), "fsctl's rules are gone")
     assert box.vsctl("get-controller", "br-left").split() == []
     assert not box.patch_ports("br-kept") | box.patch_ports("br-left")
+
+
+def test_uninstalling_by_hand_loses_no_packet(box: Box, hosts: tuple[str, str]) -> None:
+    """The commands of docs/operations.md, after fsctl has been stopped."""
+    with stepping(box) as links:
+        set_up(box, links)
+    with pinging(hosts):
+        eventually(lambda: are_passing(box), "pings pass")
+        box.vsctl("set-fail-mode", "br-left", "standalone", "--", "del-controller", "br-left", "--", "clear", "bridge",
+                  "br-left", "flow_tables")  # fmt: skip
+        for port in box.vsctl("--bare", "--columns=name", "find", "port", "external_ids:fsctl=link").split():
+            box.vsctl("del-port", port)
+        eventually(lambda: not has_rules(box), "fsctl's rules are gone")
+    assert not box.patch_ports("br-kept") | box.patch_ports("br-left")
+    assert box.vsctl("get-fail-mode", "br-left").strip() == "standalone"

@@ -85,7 +85,7 @@ def test_fault_D9_a_lease_ends_although_the_store_is_full(lab: Lab, monkeypatch:
             full.setattr(lab.store, method, broken)
         began = time.monotonic()
         eventually(lambda: not lab.flow_rules("x"))
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 3.0
         assert any("full" in reason for reason in lab.controller.not_ready())
         assert len(stored(lab)[0]["r"]) == 1
     eventually(lambda: not lab.controller.not_ready())
@@ -126,7 +126,7 @@ def test_a_store_that_works_again_is_noticed(lab: Lab, monkeypatch: pytest.Monke
 
 
 def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fsctl.durable.PATIENCE_S", 0.3)
+    monkeypatch.setattr("fsctl.durable.PATIENCE_S", 1.0)
     hold = threading.Event()
     whole = lab.store.commit_all
 
@@ -141,7 +141,7 @@ def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPat
         began = time.monotonic()
         with pytest.raises(StoreError, match="has not answered"):  # nobody waits behind it
             lab.write("s", ("10.0.0.0/8", TO_B))
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 0.8
     assert not lab.flow_rules("x")
     hold.set()  # the store carries the write out after all: it is put right
     eventually(lambda: not lab.controller.durable.owed)
@@ -153,8 +153,7 @@ def test_fault_A15_a_silent_switch_keeps_nobody(lab: Lab) -> None:
     lab.switches["y"].gone = True
     began = time.monotonic()
     assert lab.write("s", ("10.0.3.0/24", TO_B)).waiting_for == ("y",)
-    assert time.monotonic() - began < 2.0
-    began = time.monotonic()
+    assert time.monotonic() - began < 3.0
     lab.write("r", ("10.0.0.0/8", TO_B))
     assert lab.flow_rules("x")
     lab.switches["y"].gone = False
