@@ -98,7 +98,7 @@ def _links(bridge: Bridge) -> Iterator[Rule]:
 
 
 def _exempt(bridge: Bridge) -> Iterator[Rule]:
-    """Frames that are left to NORMAL: tagged, from a multicast address, from an exempt port. Senders in VLAN 0 are still learned."""
+    """Frames left to NORMAL: tagged, from a multicast address, from an exempt port. Senders in VLAN 0 are still learned."""
     yield rule(GUARD, PRIORITY_TAGGED, LEARN_AND_NORMAL, Field("vlan_tci", VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("vlan_tci", VLAN_PRESENT, VLAN_PRESENT))
     yield rule(GUARD, EXEMPT, NORMAL, Field("eth_src", MULTICAST_BIT, MULTICAST_BIT))
