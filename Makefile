@@ -11,8 +11,8 @@ help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
 	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (2 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
+	@echo 'sudo make soak    20 minutes of an adversary at random, real packets (FSCTL_SOAK_SECONDS, FSCTL_SOAK_SEED, FSCTL_SOAK_ONLY)'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
-	@echo 'sudo make soak    20 minutes of an adversary: rules deleted, daemons killed, addresses spoofed; routed and bypassed compared'
 	@echo 'sudo make bench   collapse, rules per second, changes, restart, packet rates; beside ovs-ofctl, OVN, rest_router, Faucet'
 	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
 	@echo 'sudo make vm-lab   the same chain as QEMU virtual machines (test-vm: its tests)'
@@ -39,7 +39,7 @@ test: root setup lint
 
 # An adversary against the whole controller, for 20 minutes; FSCTL_SOAK_SEED replays one, FSCTL_SOAK_ONLY=a,b draws these actions alone.
 soak: root setup
-	@FSCTL_SOAK_SECONDS=$${FSCTL_SOAK_SECONDS:-1200} $(PYTHON) -m pytest tests/soak $(PYTEST_ARGS)
+	@FSCTL_SOAK_SECONDS=$${FSCTL_SOAK_SECONDS:-1200} $(PYTHON) -m pytest -s tests/soak $(PYTEST_ARGS)
 
 demo: root setup
 	@$(PYTHON) -m topologies.demo

@@ -17,7 +17,7 @@ CHANGES_PER_S = 10_000
 """A large write waits this much longer."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     ticket: Pending
     result: Callable[[], WriteResult]
@@ -65,12 +65,14 @@ class Answers:
     def settle(self, *, is_starting: bool) -> None:
         """Answer whoever has waited for everything, or for long enough."""
         now = self._runtime.now()
-        done = [w for w in self._waiting if now >= w.deadline or (not is_starting and self._has_all(w))]
-        for waiting in done:
-            waiting.ticket.result = waiting.result
-            waiting.ticket.resolve()
-        if done:
-            self._waiting = [w for w in self._waiting if w not in done]
+        left: list[_Waiting] = []
+        for waiting in self._waiting:
+            if now >= waiting.deadline or (not is_starting and self._has_all(waiting)):
+                waiting.ticket.result = waiting.result
+                waiting.ticket.resolve()
+            else:
+                left.append(waiting)
+        self._waiting = left
 
     def next_deadline(self) -> float:
         return min((w.deadline for w in self._waiting), default=float("inf"))

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import eventlet
 import eventlet.tpool
-import eventlet.wsgi
 
 from fsctl import compat
 
@@ -31,6 +30,7 @@ from fsctl import config as configuration  # noqa: E402
 from fsctl.controller import Controller  # noqa: E402
 from fsctl.errors import FsctlError  # noqa: E402
 from fsctl.northbound import Auth, make_app  # noqa: E402
+from fsctl.northbound.server import serve as serve_rest  # noqa: E402
 from fsctl.ovsdb import OvsdbLinks  # noqa: E402
 from fsctl.runtime import Event  # noqa: E402
 from fsctl.southbound import Southbound  # noqa: E402
@@ -105,11 +105,11 @@ class FsctlApp(app_manager.RyuApp):
         super().start()
         self.ovsdb.manage(self.config.bridges, self.config.controller)
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
-        wsgi = make_app(self.fsctl, Auth.of(self.config))
+        wsgi = make_app(self.fsctl, Auth.of(self.config), pause=self.fsctl.runtime.pause)
         self._own = [
             hub.spawn(self.fsctl.run),
             hub.spawn(self.ovsdb.run, lambda: self._stopping),
-            hub.spawn(eventlet.wsgi.server, self._listener, wsgi, log_output=False, debug=False),
+            hub.spawn(serve_rest, self._listener, wsgi),
         ]
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
-from fsctl.fixed_rules import FROM_LINK
-from fsctl.rules import EGRESS, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
+from fsctl.fixed_rules import BRIDGE, FROM_LINK
+from fsctl.rules import EGRESS, FLOW_SWITCH, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
 from fsctl.status import ForeignRule
 
 _LOG = logging.getLogger(__name__)
@@ -58,14 +58,14 @@ class BridgeState:
 
     def trouble(self, now: float) -> str:
         """Why it is not in sync; empty if what is in the switch is what is wanted."""
-        late = now - self.worker.sent_at
+        late = now - self.worker.waits_since
         if not self.is_tracked:
             return self.broken or "not compared yet"
         if self.has_drifted:
             return "somebody else has changed fsctl's rules; they are being repaired"
         if self.confirmed < self._sync:
             return self.broken or "being compared with what is wanted"
-        if self.confirmed < self.worker.sent and late > SILENT_S:
+        if late > SILENT_S:
             return f"the switch has not confirmed for {late:.0f} s"
         return ""
 
@@ -89,12 +89,26 @@ class BridgeState:
 
     # --- what happens to it ----------------------------------------------------------------------------------
 
-    def forget(self, changes: Iterable[RuleChange]) -> None:
-        """What was rejected in these places: they are about to change."""
-        if self.rejected or self.demoted:
-            for change in changes:
-                self.rejected.pop(change.key, None)
-                self.demoted.discard(change.key)
+    def anew(self, changes: list[RuleChange]) -> list[RuleChange]:
+        """The changes to be sent. What was rejected in these places is forgotten: it is not there, so it is added."""
+        if not self.rejected and not self.demoted:
+            return changes
+        found = []
+        for change in changes:
+            was_rejected = self.rejected.pop(change.key, None) is not None
+            self.demoted.discard(change.key)
+            found.append(change._replace(is_new=True) if was_rejected and change.actions is not None else change)
+        return found
+
+    def promote(self, needed: Collection[RuleKey], now: float) -> None:
+        """After a comparison: only these rules must stay demoted. The next comparison brings the others back."""
+        if self.demoted - set(needed):
+            self.demoted &= set(needed)
+            self._sync_at = now
+
+    def try_again(self, now: float) -> None:
+        """Something was rejected."""
+        self._sync_at = min(self._sync_at, now + RETRY_S)
 
     def begin_sync(self, table: RuleTable, now: float) -> None:
         """Ask the worker to make the switch hold `table`. Changes sent from now on come after it."""
@@ -102,7 +116,10 @@ class BridgeState:
         known = self._foreign
         ours = frozenset[RuleKey]() if known is None else frozenset(table.rules.keys() - known - self.rejected.keys())
         self.rejected.clear()
-        self.demoted.clear()
+        # Until the switch has taken what it rejected, or it is known to reject it again.
+        self.demoted = {key for key in self.demoted if table.rules.get(key, BRIDGE) != BRIDGE}
+        for key in self.demoted:
+            table.rules[key] = BRIDGE
         self.is_quarantined = False
         self.is_tracked = True
         self._sync_at, self._began = float("inf"), now
@@ -131,18 +148,25 @@ class BridgeState:
         is_under_way = self.is_tracked and self.confirmed < self._sync
         return self._sync_at if self.is_dumped and not is_under_way else float("inf")
 
+    def is_superseded(self, report: Report) -> bool:
+        """A comparison was asked for after what it tells of: that tries again what was rejected."""
+        return report.number < self._sync
+
     def confirm(self, report: Report, now: float) -> None:
         """The switch has confirmed changes, or a comparison as a whole."""
         self.confirmed = max(self.confirmed, report.number)
+        self.worker.heard(self.confirmed)
+        rejected = {r.key for r in report.rejections}
         if report.dump is not None:
             self.warnings, self.policies, self.has_news = report.dump.warnings, report.dump.policies, True
             if report.table is not None:
-                self._foreign = report.dump.foreign - report.table.rules.keys() | report.dump.foreign & self.rejected.keys()
+                self._foreign = report.dump.foreign - (report.table.rules.keys() - rejected)
         if report.is_first:
             self.is_dumped, self._sync_at = True, now
-            self._note(report.dump.table.rules if report.dump is not None else {})
+            rules = report.dump.table.rules if report.dump is not None else {}
+            self._note(rules)
+            self.demoted = {key for key, actions in rules.items() if key.table == FLOW_SWITCH and actions == BRIDGE}
             return
-        rejected = {r.key for r in report.rejections}
         if report.table is not None:
             self._synced(report, now)
             self._note({k: a for k, a in report.table.rules.items() if k not in rejected})
@@ -168,10 +192,12 @@ class BridgeState:
             rules = len(report.table.rules) if report.table is not None else 0
             _LOG.info("bridge %s: in sync, %d changes of %d rules", self.bridge, len(report.changes), rules)
         self._is_restart = False
-        if report.number < self._sync:
+        if self.is_superseded(report):
             return  # a later comparison is under way, and will tell
         self.has_drifted, self.broken = self._sync_at != float("inf"), ""  # it may have drifted again meanwhile
         self._pause_until = now + min(MAX_PAUSE_S, max(MIN_PAUSE_S, COST * took))
+        if not self.is_tracked:
+            self._sync_at = now  # it was lost as this began: what was to be sent since then was not
         if self._sync_at == float("inf"):
             self._sync_at = now + (RETRY_S if report.rejections else max(AUDIT_S, 200 * took))
 

@@ -123,14 +123,17 @@ class BridgeWorker:
         self.switch = switch
         self.sent = self.confirmed = 0
         """The number of the last thing that was asked for, and of the last one that the switch has confirmed."""
-        self.sent_at = 0.0
         self.backlog = 0
         self._runtime, self._report = runtime, report
         self._queue: deque[_Item] = deque()
         self._awake = runtime.event()
         self._filling: Filling | None = None
+        self._asked: deque[tuple[int, float]] = deque()
+        """What was asked for and when, since the last that the loop has heard of."""
         self._first: Dump | None = None
         self._is_lost = False
+        self._has_begun = False
+        """What it holds at first has been told."""
         self._is_stopped = False
         self._drift: Drift | None = None
 
@@ -162,9 +165,19 @@ class BridgeWorker:
         self._is_stopped = True
         self._awake.set()
 
+    def heard(self, confirmed: int) -> None:
+        """The loop knows that everything up to this number is confirmed."""
+        while self._asked and self._asked[0][0] <= confirmed:
+            self._asked.popleft()
+
+    @property
+    def waits_since(self) -> float:
+        """When the oldest thing that is not confirmed was asked for; infinite if there is none."""
+        return self._asked[0][1] if self._asked else float("inf")
+
     def _numbered(self, make: Callable[[int], _Item]) -> int:
         self.sent += 1
-        self.sent_at = self._runtime.now()
+        self._asked.append((self.sent, self._runtime.now()))
         self._put(make(self.sent))
         return self.sent
 
@@ -182,7 +195,10 @@ class BridgeWorker:
 
     def run(self) -> None:
         """Work until `stop`, or until the connection is gone."""
-        self._attempt(self._begin)
+        while not self._has_begun and not self._is_stopped and not self.switch.is_closed:
+            self._attempt(self._begin)
+            if not self._has_begun and self._answers():
+                self._awake.wait(PROBE_PAUSE_S)
         while not self._is_stopped and not self.switch.is_closed:
             if self._is_lost:
                 self._come_back()
@@ -206,6 +222,7 @@ class BridgeWorker:
     def _begin(self) -> None:
         self.switch.watch(self._drifted)
         self._first = self.switch.dump()
+        self._has_begun, self._is_lost = True, False
         self._report(self, Report(dump=self._first, is_first=True))
 
     def _drifted(self, hits_us: bool) -> None:
@@ -259,13 +276,7 @@ class BridgeWorker:
         """Wait until the switch answers again. The loop then asks for a sync."""
         if any(isinstance(item, _Sync) for item in self._queue):
             return
-        try:
-            self.switch.probe()
-        except UnavailableError:
-            return
-        except Exception:  # noqa: BLE001 - the bridge stays out of sync; it is asked again
-            _LOG.exception("bridge %s cannot be asked whether it is there", self.switch.bridge)
-            self._awake.wait(PROBE_PAUSE_S)
+        if not self._answers():
             return
         self._report(self, Report(is_back=True))
         while not any(isinstance(item, _Sync) for item in self._queue):
@@ -273,6 +284,18 @@ class BridgeWorker:
                 return
             self._awake.wait(PROBE_PAUSE_S)
             self._awake.clear()
+
+    def _answers(self) -> bool:
+        """Wait until the switch answers; false if that is not to be."""
+        try:
+            self.switch.probe()
+        except UnavailableError:
+            return False
+        except Exception:  # noqa: BLE001 - the bridge stays out of sync; it is asked again
+            _LOG.exception("bridge %s cannot be asked whether it is there", self.switch.bridge)
+            self._awake.wait(PROBE_PAUSE_S)
+            return False
+        return True
 
     def _give_up(self) -> None:
         """The open bundle, if any."""

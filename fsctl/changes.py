@@ -17,11 +17,10 @@ from fsctl.config import Config
 from fsctl.desired import Desired
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, UnavailableError
-from fsctl.installer import Installer
+from fsctl.installer import Installer, Pieces
 from fsctl.inventory import Inventory
 from fsctl.model import Forward
 from fsctl.recovery import Recovery
-from fsctl.rules import RuleChange
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import InterfaceChange, NexthopMove, Override, Write, WriteResult
@@ -29,7 +28,6 @@ from fsctl.store import Commit
 from fsctl.writes import Pending, Submitted, Together, failures_of
 
 _LOG = logging.getLogger(__name__)
-Pieces = Iterable[Mapping[str, list[RuleChange]]]
 
 
 class Owner(Protocol):
@@ -67,7 +65,8 @@ class Changes:
 
     def together(self, first: Submitted) -> Together:
         """Writes that are carried out in one go."""
-        return Together(self._owner.desired.fibs, self._owner.config, self._owner.sessions, first)
+        owner = self._owner
+        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed)
 
     def withdraw(self, router: str) -> None:
         """Take a router's delegations back, whatever the store says."""
@@ -161,7 +160,7 @@ class Changes:
             return _Sent()
         before = owner.desired.now.layout.joined
         try:
-            numbers = owner.installer.send(changes())
+            numbers = owner.installer.send(changes(), lambda: owner.desired.now.layout)
         except Exception:  # noqa: BLE001 - a mistake of ours: compiling everything anew makes it good
             _LOG.exception("a change could not be compiled; compiling everything anew")
             owner.recovery.needed()

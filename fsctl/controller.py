@@ -18,6 +18,7 @@ from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report, Switch
 from fsctl.changes import Changes
 from fsctl.config import Config
+from fsctl.connections import Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import NotFoundError
@@ -101,6 +102,7 @@ class Controller:
         self.desired = Desired(self.inventory, fibs, runtime.pause)
         self._jobs = Jobs(runtime)
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
+        self.connections = Connections(self.installer, self.inventory)
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
         self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
@@ -137,16 +139,16 @@ class Controller:
     def switch_connected(self, switch: Switch, ports: Iterable[Port], datapath_id: int | None = None) -> None:
         """A configured bridge has connected."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self._connected(switch, found, datapath_id))
+        self._jobs.add(lambda: self.connections.connected(switch, found, datapath_id))
 
     def switch_gone(self, switch: Switch) -> None:
         """Its connection is gone. What it has installed stays, until it connects again."""
-        self._jobs.add(lambda: self._gone(switch))
+        self._jobs.add(lambda: self.connections.gone(switch))
 
     def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after one came, went or changed."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self.inventory.take_ports(switch.bridge, found))
+        self._jobs.add(lambda: self.connections.ports_changed(switch, found))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
         """OVSDB says something new."""
@@ -239,6 +241,7 @@ class Controller:
                 while self._jobs and not self._stopped:
                     self._one(self._next())
                     self._duties()
+                    self._turned_at = self.runtime.now()
                 self._duties()
             except Exception:  # noqa: BLE001 - the routers still write
                 _LOG.exception("the controller's loop failed; it goes on")
@@ -312,7 +315,7 @@ class Controller:
         self._follow_switches()
         if self.inventory.has_changed:
             self.inventory.has_changed = False
-            self.installer.send([self.desired.restructure()])
+            self.installer.send([self.desired.restructure()], lambda: self.now.layout)
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, take the bypass away."""
@@ -362,20 +365,12 @@ class Controller:
             self.changes.withdraw(router)
 
     def _store_owed(self) -> None:
-        self.durable.settle(self.desired.fibs, self.sessions)
+        self.durable.settle(self.desired.fibs, self.sessions, self.inventory.overrides)
 
     def _answer(self) -> None:
         self.answers.settle(is_starting=self.is_starting)
 
     # --- switches ----------------------------------------------------------------------------------------
-
-    def _connected(self, switch: Switch, ports: dict[str, Port], datapath_id: int | None) -> None:
-        self.installer.connect(switch, datapath_id)
-        self.inventory.take_ports(switch.bridge, ports)
-
-    def _gone(self, switch: Switch) -> None:
-        if self.installer.disconnect(switch):
-            _LOG.warning("bridge %s: disconnected; it keeps its rules", switch.bridge)
 
     def _reported(self, worker: BridgeWorker, report: Report) -> None:
         here = self.installer.current(worker)

@@ -6,7 +6,7 @@ catch them become slow-path rules (they are *demoted*): the bypass may be absent
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from fsctl.fib import mask
 from fsctl.model import BITS
@@ -14,13 +14,26 @@ from fsctl.outcome import SLOW, Node, Place, Point
 from fsctl.pipeline import Layout, flow_key
 from fsctl.rules import RuleKey
 
+_BREATH = 1000
 
-def to_demote(layout: Layout, bridge: str, rejected: Collection[RuleKey], demoted: Collection[RuleKey]) -> list[RuleKey]:
-    """The rules that would now catch the packets of rejected ones, but for those that are slow-path rules already."""
+
+def to_demote(
+    layout: Layout,
+    bridge: str,
+    rejected: Collection[RuleKey],
+    demoted: Collection[RuleKey],
+    pause: Callable[[], None] = lambda: None,
+) -> list[RuleKey]:
+    """The rules that would now catch the packets of rejected ones, but for those that are slow-path rules already.
+
+    `pause` lets others run: a full table rejects thousands.
+    """
     if not rejected:
         return []
     found: list[RuleKey] = []
-    for node, key in _places(layout, bridge, rejected):
+    for number, (node, key) in enumerate(_places(layout, bridge, rejected)):
+        if not number % _BREATH:
+            pause()
         plane = layout.compiler.planes[node.version]
         base = plane.node_of[node.interface.router, node.interface.name, None]
         for view in (node,) if node.eth_src is not None else (base, *base.classes):

@@ -1,26 +1,29 @@
 """The store as the loop uses it: in a thread of its own, with a limit to waiting, and with what it owes.
 
-A disk that is full or hangs must not keep a withdrawal from the switches. What the store could not take is *owed*: the
-router's whole table is written again until the store has it.
+A disk that is full or hangs must not keep a withdrawal from the switches. What the store could not take, or may have
+taken after the caller was told that it had not, is *owed*: it is written as it is in memory until the store has it.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
 from functools import partial
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from fsctl.errors import FsctlError, StoreError
 from fsctl.fib import Fib
 from fsctl.model import Forward
 from fsctl.runtime import Runtime
-from fsctl.status import InterfaceChange, Orphan, Session
+from fsctl.status import CLEAR, InterfaceChange, Orphan, Override, Session
 from fsctl.store import Commit, Store
 
 _LOG = logging.getLogger(__name__)
-PATIENCE_S = 5.0
-"""How long a commit is waited for; a disk slower than this counts as failed."""
+PATIENCE_S, ROWS_PER_S = 1.0, 20_000
+"""How long a commit is waited for, and how much longer one of many rows; a disk slower than this counts as failed."""
 RETRY_S = 1.0
 _TURN_S = 0.005
 """The real thread cannot wake a green one: whoever waits looks again this often."""
@@ -33,20 +36,43 @@ class Holders(Protocol):
     def get(self, router: str) -> Session | None: ...
 
 
+class Kind(IntEnum):
+    """What can be owed, in the order in which it is written: a session is forgotten once its withdrawal is stored."""
+
+    TABLE = 1
+    INTERFACE = 2
+    SESSION = 3
+
+
+Debt = tuple[Kind, str, str]
+"""The kind, the router, and the interface or ""."""
+
+
 class Durable:
-    """Commits to a store. `owed` are the routers whose stored table may differ from what is in force."""
+    """Commits to a store."""
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self.store, self._runtime = store, runtime
-        self.owed: set[str] = set()
         self.problem = ""
-        self._is_busy = False
+        self._debts: dict[Debt, int] = {}
+        """What the store may lack, and a number that is another one whenever it is owed anew."""
+        self._paid: dict[Debt, int] = {}
+        """What the store has taken, perhaps after nobody waited any more; written by its thread."""
+        self._counter = itertools.count()
+        self._turn = Lock()
+        self._is_busy = self._is_late = False
         self._never = runtime.event()
         self._retry_at = 0.0
 
+    @property
+    def owed(self) -> set[str]:
+        """The routers whose stored table may differ from what is in force."""
+        return {router for kind, router, _ in tuple(self._debts) if kind is Kind.TABLE}
+
     def commit_all(self, commits: Sequence[Commit]) -> int:
         """Make writes durable, all or none; returns the revision. Raises StoreError, then nothing is to be changed."""
-        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits))
+        rows = sum(len(commit.changes) for commit in commits)
+        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), rows)
 
     def move_nexthop(self, router: str, nexthops: Mapping[int, Forward]) -> int:
         """Make the new MAC of a neighbour durable. Raises StoreError."""
@@ -54,20 +80,31 @@ class Durable:
 
     def commit_interface(self, change: InterfaceChange) -> int:
         """See `Store`."""
-        return self._call(lambda: self.store.commit_interface(change))
+        return self._call(lambda: self.store.commit_interface(change), (Kind.INTERFACE, change.router, change.interface))
 
     def load_sessions(self) -> dict[str, Session]:
         """See `Store`."""
         return self.store.load_sessions()
 
     def commit_session(self, session: Session) -> None:
-        """See `Store`."""
-        self._call(lambda: self.store.commit_session(session))
+        """See `Store`. After an error the store gets what is in memory then."""
+        try:
+            self._call(lambda: self.store.commit_session(session))
+        except StoreError:
+            self._owe((Kind.SESSION, session.router, ""))
+            raise
 
     def forget_session(self, router: str) -> None:
         """See `Store`. The session of a router whose withdrawal is owed is kept: after a restart it would run out again."""
-        if router not in self.owed:
+        debt: Debt = (Kind.SESSION, router, "")
+        if router in self.owed:
+            self._owe(debt)
+            return
+        try:
             self._call(lambda: self.store.forget_session(router))
+        except StoreError:
+            self._owe(debt)
+            raise
 
     def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
         """See `Store`."""
@@ -75,22 +112,24 @@ class Durable:
 
     def owe(self, routers: Iterable[str]) -> None:
         """These routers' tables are not stored as they are; they will be."""
-        self.owed.update(routers)
+        self._owe(*((Kind.TABLE, router, "") for router in routers))
 
-    def _commit(self, routers: Sequence[str], work: Callable[[], T]) -> T:
+    def _owe(self, *debts: Debt) -> None:
+        for debt in debts:
+            self._debts[debt] = next(self._counter)
+
+    def _commit(self, routers: Sequence[str], work: Callable[[], T], rows: int = 1) -> T:
         if self.owed.intersection(routers):
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
-        try:
-            return self._call(work)
-        except StoreError:
-            if self._is_busy:  # it may be carried out all the same, later
-                self.owe(routers)
-            raise
+        return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows)
 
-    def _call(self, work: Callable[[], T]) -> T:
-        """Do something with the store in its thread. Raises StoreError, also when it takes too long."""
-        self._wait_for_turn()
-        self._is_busy = True
+    def _call(self, work: Callable[[], T], *debts: Debt, rows: int = 1) -> T:
+        """Do something with the store in its thread, with so many rows. Raises StoreError, also when it takes too long.
+
+        It may be done all the same then, later: `debts` are owed.
+        """
+        self._take_turn()
+        patience = PATIENCE_S + rows / ROWS_PER_S
 
         def in_thread() -> T:
             try:
@@ -99,43 +138,90 @@ class Durable:
                 self._is_busy = False
 
         try:
-            result = self._runtime.offload(in_thread, PATIENCE_S)
+            result = self._runtime.offload(in_thread, patience)
         except TimeoutError as e:
-            self.problem = "the store does not answer"
-            raise StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store") from e
+            self._is_late = True
+            self._owe(*debts)
+            raise self._silent(patience) from e
         except FsctlError as e:
             self.problem = str(e)
             raise
         self.problem = ""
         return result
 
-    def _wait_for_turn(self) -> None:
-        """The store takes one caller at a time."""
+    def _take_turn(self) -> None:
+        """The store takes one caller at a time. While one waits in vain, nobody else waits."""
         until = self._runtime.now() + PATIENCE_S
-        while self._is_busy:
+        while not self._is_mine():
             left = until - self._runtime.now()
-            if left <= 0:
-                self.problem = "the store does not answer"
-                raise StoreError(f"the store has not answered for {PATIENCE_S:g} s", field="store")
+            if left <= 0 or self._is_late:
+                raise self._silent(PATIENCE_S)
             self._never.wait(min(left, _TURN_S))
 
-    def next_try(self) -> float:
-        return self._retry_at if self.owed else float("inf")
+    def _is_mine(self) -> bool:
+        with self._turn:
+            if self._is_busy:
+                return False
+            self._is_busy, self._is_late = True, False
+            return True
 
-    def settle(self, fibs: Mapping[str, Fib], sessions: Holders) -> None:
-        """Write what is owed, if it is time to try again; and forget the sessions that have ended meanwhile."""
+    def _silent(self, waited_s: float) -> StoreError:
+        self.problem = "the store does not answer"
+        return StoreError(f"the store has not answered for {waited_s:.1f} s", field="store")
+
+    # --- what is owed --------------------------------------------------------------------------------------
+
+    def next_try(self) -> float:
+        return self._retry_at if self._debts or self.problem else float("inf")
+
+    def settle(
+        self, fibs: Mapping[str, Fib], sessions: Holders, overrides: Mapping[tuple[str, str], Override]
+    ) -> None:
+        """Write what is owed, if it is time to try again; or look whether the store works again."""
         now = self._runtime.now()
-        if not self.owed or now < self._retry_at:
+        self._strike_out()
+        if now < self._retry_at or not (self._debts or self.problem):
             return
         self._retry_at = now + RETRY_S
-        for router in sorted(self.owed):
-            try:
-                self._call(partial(self.store.replace_fib, router, fibs[router]))
-                self.owed.discard(router)
-                if sessions.get(router) is None:
-                    self.forget_session(router)
-            except StoreError as e:
-                self.owed.add(router)
-                _LOG.warning("router %s: its table is not stored yet: %s", router, e)
-                return
-            _LOG.info("router %s: its table is stored", router)
+        try:
+            for debt, number in sorted(self._debts.items()):
+                rows = len(fibs[debt[1]]) if debt[0] is Kind.TABLE else 1
+                write = partial(self._write, debt, fibs, sessions, overrides)
+                self._pay(debt, number, write, rows)
+            if self.problem:
+                self._call(self.store.probe)
+        except StoreError as e:
+            owed = sorted({router for _, router, _ in self._debts})
+            _LOG.warning("the store does not work%s: %s", f"; not stored yet: {', '.join(owed)}" if owed else "", e)
+
+    def _pay(self, debt: Debt, number: int, write: Callable[[], None], rows: int) -> None:
+        def in_thread() -> None:
+            write()
+            self._paid[debt] = number
+
+        self._call(in_thread, rows=rows)
+        self._strike_out()
+        _LOG.info("router %s: its %s is stored", debt[1], debt[0].name.lower())
+
+    def _strike_out(self) -> None:
+        """Forget the debts that are paid, unless they have been made anew since."""
+        while self._paid:
+            debt, number = self._paid.popitem()
+            if self._debts.get(debt) == number:
+                del self._debts[debt]
+
+    def _write(
+        self, debt: Debt, fibs: Mapping[str, Fib], sessions: Holders, overrides: Mapping[tuple[str, str], Override]
+    ) -> None:
+        kind, router, interface = debt
+        if kind is Kind.TABLE:
+            self.store.replace_fib(router, fibs[router])
+        elif kind is Kind.INTERFACE:
+            said = overrides.get((router, interface), Override())
+            addresses = CLEAR if said.addresses is None else said.addresses
+            mtu = CLEAR if said.mtu is None else said.mtu
+            self.store.commit_interface(InterfaceChange(router, interface, addresses, mtu))
+        elif (session := sessions.get(router)) is not None:
+            self.store.commit_session(session)
+        else:
+            self.store.forget_session(router)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fsctl.fixed_rules import ETH_TYPE, VLAN_PRESENT
 from fsctl.model import MULTICAST_BIT
 from fsctl.rules import Field
 from fsctl.status import ForeignRule
-
-_IP = (0x0800, 0x86DD)
-_VLAN_PRESENT = 0x1000
 
 
 def policy_for(policies: Iterable[ForeignRule], ofport: int, mac: int) -> str:
@@ -33,11 +31,11 @@ def _is_possible(field: Field, ofport: int, mac: int) -> bool:
     if name == "eth_src":
         return not (value ^ mac) & (-1 if mask is None else mask)
     if name == "eth_type":
-        return value in _IP
+        return value in ETH_TYPE.values()
     if name == "eth_dst":
         is_fixed = mask is None or bool(mask & MULTICAST_BIT)
         return not (is_fixed and value & MULTICAST_BIT)
     if name == "vlan_tci":
-        is_fixed = mask is None or bool(mask & _VLAN_PRESENT)
-        return not (is_fixed and value & _VLAN_PRESENT)
+        is_fixed = mask is None or bool(mask & VLAN_PRESENT)
+        return not (is_fixed and value & VLAN_PRESENT)
     return True

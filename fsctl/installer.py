@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from fsctl.bridge_state import BridgeState
 from fsctl.bridge_worker import BridgeWorker, Drift, Report, Switch
@@ -19,6 +20,9 @@ from fsctl.rules import EGRESS, ELSEWHERE, FLOW_SWITCH, GUARD, LEARN, SENDERS, G
 from fsctl.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
+SHOWN = 10
+"""Rejected rules that the log names at a time; a full table rejects thousands."""
+Pieces = Iterable[Mapping[str, list[RuleChange]]]
 
 
 class Installer:
@@ -63,8 +67,11 @@ class Installer:
 
     # --- telling the switches ----------------------------------------------------------------------------
 
-    def send(self, pieces: Iterable[Mapping[str, list[RuleChange]]]) -> dict[str, int]:
-        """One bundle per bridge, filled as the changes are found. Returns the number of each bridge's bundle."""
+    def send(self, pieces: Pieces, layout: Callable[[], Layout]) -> dict[str, int]:
+        """One bundle per bridge, filled as the changes are found. Returns the number of each bridge's bundle.
+
+        `layout` gives what the changes lead to, once all are found.
+        """
         open_: set[str] = set()
         try:
             for piece in pieces:
@@ -72,6 +79,8 @@ class Installer:
                     if changes and self._add(bridge, changes):
                         open_.add(bridge)
                 self._runtime.pause()
+            for bridge in open_:
+                self._keep_demoted(bridge, layout)
         except BaseException:
             for bridge in open_ & self.bridges.keys():
                 self.bridges[bridge].worker.abandon()
@@ -82,11 +91,18 @@ class Installer:
         here = self.bridges.get(bridge)
         if here is None or not here.is_tracked:
             return False
-        here.forget(changes)
-        if here.worker.add(changes):
+        if here.worker.add(here.anew(changes)):
             return True
         here.lose("the switch is too far behind")
         return False
+
+    def _keep_demoted(self, bridge: str, layout: Callable[[], Layout]) -> None:
+        """What has changed must not catch the packets of rules that were rejected before."""
+        here = self.bridges.get(bridge)
+        if here is not None and here.is_tracked and here.rejected:
+            demoted = to_demote(layout(), bridge, here.rejected, here.demoted, self._runtime.pause)
+            here.demoted.update(demoted)
+            here.worker.add([RuleChange(key, BRIDGE, False) for key in demoted])
 
     def sync(self, bridge: str, layout: Layout) -> None:
         """Compare the bridge as a whole with what is wanted now, and send the difference."""
@@ -116,19 +132,24 @@ class Installer:
             here.drift(now, hits_us=report.drift is Drift.OURS)
         else:
             here.confirm(report, now)
-            if report.rejections:
+            if report.rejections and not here.is_superseded(report):
                 self._rejected(here, report, layout)
+            if report.table is not None and here.demoted and not here.is_superseded(report):
+                here.promote(to_demote(layout, here.bridge, here.rejected, (), self._runtime.pause), now)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
         """Note what was rejected, and keep its packets out of other rules."""
         bridge, words = here.bridge, {r.key: r.error for r in report.rejections}
         here.rejected.update(words)
-        for key, error in words.items():
+        here.try_again(self._runtime.now())
+        for key, error in islice(words.items(), SHOWN):
             _LOG.error("bridge %s rejected %s: %s", bridge, key, error)
+        if len(words) > SHOWN:
+            _LOG.error("bridge %s rejected %d more rules", bridge, len(words) - SHOWN)
         fixes = [RuleChange(c.key, None, False) for c in report.changes if c.key in words and not c.is_new]
         if any(key.table in (GUARD, EGRESS, SENDERS, LEARN, ELSEWHERE) for key in words):
             fixes += self._quarantine(here, layout)
-        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted)
+        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted, self._runtime.pause)
         here.demoted.update(demoted)
         fixes += [RuleChange(key, BRIDGE, False) for key in demoted]
         if fixes and here.is_tracked:

@@ -69,7 +69,6 @@ class Plane:
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
         self._effects: dict[tuple[str, Outcome], Effect] = {}
         self._interned: dict[Effect, Effect] = {}
-        self._dropped: dict[int, Outcome] = {}
         self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
         self.scope = Scope(version)

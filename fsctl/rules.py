@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = range(8)
-"""Table numbers (docs/pipeline.md)."""
+TABLES = range(8)
+"""The tables that fsctl uses (docs/pipeline.md)."""
+GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = TABLES
 
 COOKIE = 0x6673_6374_6C00_0000
 """Marks the rules that fsctl writes ("fsctl"); rules with other cookies are never touched."""

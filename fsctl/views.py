@@ -130,7 +130,10 @@ class Views:
         try:
             counts = here.worker.switch.counters()
         except FsctlError:
-            return counts  # the connection is going: the last known figures
+            # It is silent, or the connection is going: the last known figures. One process may serve all bridges.
+            for name in self._known.config.bridges:
+                self._counters[name] = self._known.runtime.now(), self._counters.get(name, (0.0, {}))[1]
+            return counts
         self._counters[bridge] = now, counts
         return counts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -36,7 +36,6 @@ class Pending:
         self._error: FsctlError | None = None
         self._answer: WriteResult | None = None
         self.result: Callable[[], WriteResult] | None = None
-        self.deadline = 0.0
 
     def begin(self) -> bool:
         """The turn of the write has come; false if it was cancelled: then it must not be carried out."""
@@ -113,8 +112,11 @@ class Together:
     joined with others of that router: whether it is admitted depends on what those before it come to.
     """
 
-    def __init__(self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted) -> None:
-        self._fibs, self._config, self._sessions = fibs, config, sessions
+    def __init__(
+        self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted, owed: Collection[str] = ()
+    ) -> None:
+        """`owed`: routers whose writes the store cannot take now; they are not joined with those of others."""
+        self._fibs, self._config, self._sessions, self._owed = fibs, config, sessions, owed
         self.writes = [first]
         self._counts: list[WriteResult | None] = []
         self._latest: dict[str, dict[Place, Latest]] = {}
@@ -125,6 +127,8 @@ class Together:
         write = submitted.write
         same = [s.write for s in self.writes if s.write.router == write.router]
         if same and any(w.replace or w.session is not None for w in (write, *same)):
+            return False
+        if self._owed and any(s.write.router in self._owed for s in (submitted, *self.writes)):
             return False
         self.writes.append(submitted)
         return True
@@ -163,11 +167,6 @@ class Together:
             self._sessions.carried_out(write, replaces=write.replace)
             if write.ends_session and write.session is not None:
                 self._sessions.end(write.router, write.session)
-
-    def fail(self, error: FsctlError) -> None:
-        """Nothing was stored."""
-        for submitted, _ in self.accepted():
-            submitted.ticket.fail(error)
 
     def keep_withdrawals(self, error: FsctlError) -> list[Commit]:
         """Nothing was stored: fail all but the withdrawals, which have to be carried out in spite of that.

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +23,8 @@ from topologies.processes import LabError, run, spawn, stop
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 START_TIMEOUT_S = 20.0
+DATABASE, SWITCH = 0, 1
+"""The daemons of a sandbox, ovsdb-server and ovs-vswitchd, in the order of their start."""
 
 
 def available() -> bool:
@@ -57,6 +61,7 @@ class Sandbox:
         self.directory = Path(tempfile.mkdtemp(prefix="fsctl-ovs-", dir="/tmp"))
         self.env = dict(os.environ, **{f"OVS_{name}DIR": str(self.directory) for name in ("RUN", "DB", "LOG", "SYSCONF")})
         self._daemons: list[subprocess.Popen[bytes]] = []
+        self._commands: list[tuple[str, ...]] = []
 
     def start(self) -> None:
         """Raises LabError with the daemons' words if they do not come up."""
@@ -76,6 +81,7 @@ class Sandbox:
 
     def stop(self) -> None:
         for daemon in reversed(self._daemons):
+            daemon.send_signal(signal.SIGCONT)  # a paused one would not hear of its end
             stop(daemon)
         self._daemons.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -85,21 +91,61 @@ class Sandbox:
         """Its database, as an OVSDB remote."""
         return f"unix:{self.db_socket}"
 
-    @property
-    def switch_pid(self) -> int:
-        """ovs-vswitchd's process id."""
-        return self._daemons[-1].pid
+    # --- daemons, one by one --------------------------------------------------------------------------------
 
-    @property
-    def database_pid(self) -> int:
-        """ovsdb-server's process id."""
-        return self._daemons[0].pid
+    def is_running(self, which: int) -> bool:
+        return self._daemons[which].poll() is None
+
+    def pid(self, which: int) -> int:
+        return self._daemons[which].pid
+
+    def pause(self, which: int) -> None:
+        """SIGSTOP: connections to it are accepted (the kernel does that), and nothing is answered."""
+        self._daemons[which].send_signal(signal.SIGSTOP)
+
+    def resume(self, which: int) -> None:
+        self._daemons[which].send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def paused(self, which: int) -> Iterator[None]:
+        self.pause(which)
+        try:
+            yield
+        finally:
+            self.resume(which)
+
+    def kill(self, which: int) -> None:
+        """SIGKILL; it can be started again."""
+        self._daemons[which].kill()
+        self._daemons[which].wait()
+
+    def launch(self, which: int) -> None:
+        """Start a daemon that has ended, with the command of its first start; does not wait until it answers."""
+        self._daemons[which] = spawn(list(self._commands[which]), self._output(which), self.env)
+
+    def start_again(self, which: int) -> None:
+        """`launch`, and wait until it answers; raises LabError if it does not."""
+        self.launch(which)
+        asked = ("ovs-appctl", "--timeout=2", "-t", self._ctl("sw" if which == SWITCH else "db"), "version")
+        ends = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                self.run(*asked)
+                return
+            except LabError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.05)
+
+    def _output(self, which: int) -> Path:
+        return self.directory / f"daemon{which}.out"
 
     def _ctl(self, name: str) -> str:
         return str(self.directory / f"{name}.ctl")
 
     def _spawn(self, *command: str) -> None:
-        self._daemons.append(spawn(list(command), self.directory / f"daemon{len(self._daemons)}.out", self.env))
+        self._commands.append(command)
+        self._daemons.append(spawn(list(command), self._output(len(self._daemons)), self.env))
 
     def _wait_for(self, path: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -31,6 +31,9 @@ def status(
     columns = ("ROUTER", "FLOWS>", "INTERFACE", "BRIDGE", "PORT", "MAC", "MTU>", "ADDRESSES", "STATE")
     rows = [_interface_row(r, name, i) for r in routers for name, i in r["interfaces"].items()]
     output.table(columns, rows, empty="no routers")
+    for router in routers:
+        for warning in router["warnings"]:
+            output.line(f"{router['name']}: {warning}", "yellow")
 
 
 def _bridges(output: Output, bridges: Sequence[Json]) -> None:

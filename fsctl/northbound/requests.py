@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import falcon
 
@@ -12,7 +12,7 @@ from fsctl.schema.text import Json, loads
 JSON_TYPE = "application/json"
 
 
-def read_json(req: falcon.Request, max_body: int) -> Json:
+def read_json(req: falcon.Request, max_body: int, pause: Callable[[], None]) -> Json:
     """The JSON body. Raises MalformedError, TooLargeError, and Falcon's errors for 411 and 415."""
     media_type, _, parameters = (req.content_type or "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
@@ -20,7 +20,7 @@ def read_json(req: falcon.Request, max_body: int) -> Json:
         raise falcon.HTTPUnsupportedMediaType(description=f"expected Content-Type: {JSON_TYPE}")
     if req.get_header("Content-Encoding", default="identity").lower() != "identity":
         raise falcon.HTTPUnsupportedMediaType(description="expected a body without Content-Encoding")
-    return loads(_read(req, max_body))
+    return loads(_read(req, max_body), pause)
 
 
 def _read(req: falcon.Request, max_body: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import ClassVar, TypedDict
@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
+from fsctl.hosts import unheard_next_hops
 from fsctl.model import Network
 from fsctl.northbound import problems
 from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
@@ -30,6 +31,9 @@ from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, 
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
+SMALL_BODY = 1 << 20
+FLOW_BYTES = 1024
+"""Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
 _BATCH = 500
 """Elements of a long answer that are written at once; between two batches others are served."""
 
@@ -42,11 +46,12 @@ class _Author(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every resource needs. `patience_s`: how long a write waits for the switches."""
+    """What every resource needs. `patience_s`: how long a write waits for the switches; `pause` lets others run."""
 
     backend: Backend
     max_body: int
     patience_s: float
+    pause: Callable[[], None]
 
 
 class Resource:
@@ -59,8 +64,8 @@ class Resource:
         self.service = service
         self.backend = service.backend
 
-    def body(self, req: falcon.Request) -> Json:
-        return read_json(req, self.service.max_body)
+    def body(self, req: falcon.Request, most: int = SMALL_BODY) -> Json:
+        return read_json(req, min(most, self.service.max_body), self.service.pause)
 
     def author(self, req: falcon.Request) -> _Author:
         """Whose change this is: the controller refuses it where it is not of the router's session, or too late."""
@@ -71,7 +76,8 @@ class Resource:
     def shown(self, network: Network, router: str) -> Json:
         """A router as /v1/routers shows it."""
         session, overrides = self.backend.sessions.get(router), self.backend.overrides(router)
-        return router_json(network.routers[router], network.fibs.get(router), session, overrides)
+        unheard = unheard_next_hops(network, router) if session is None else ()
+        return router_json(network.routers[router], network.fibs.get(router), session, overrides, unheard)
 
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
         """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
@@ -113,6 +119,9 @@ class OneInterface(Resource):
 class Flows(Resource):
     """/v1/routers/{router}/flows: the router's FIB."""
 
+    def flows(self, req: falcon.Request, router: str) -> Json:
+        return self.body(req, SMALL_BODY + FLOW_BYTES * self.backend.network.routers[router].max_flows)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         state = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED)}).get("state")
         head = {"router": router, "revision": self.backend.revision}
@@ -121,12 +130,12 @@ class Flows(Resource):
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         with self.backend.incoming():
-            write = read_replacement(self.backend.network.routers[router], self.body(req))
+            write = read_replacement(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
             ticket = self.backend.write(replace(write, **self.author(req)))
         self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        write = read_patch(self.backend.network.routers[router], self.body(req))
+        write = read_patch(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
         self.answer_write(req, resp, self.backend.write(replace(write, **self.author(req))))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:

@@ -1,7 +1,7 @@
 """OpenFlow 1.4 with Nicira's extensions, pure: rules to bytes and back, and to ovs-ofctl text."""
 
 from fsctl.openflow import const, requests
-from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_port_status, decode_ports
+from fsctl.openflow.decode import FlowDecoder, FlowDump, decode_ports
 from fsctl.openflow.encode import Encoder, bundle_add, bundle_control, flow_mod, message
 from fsctl.openflow.errors import OpenFlowError, decode_error, error_name
 from fsctl.openflow.monitor import FlowUpdate, decode_flow_updates, flow_monitor
@@ -19,7 +19,6 @@ __all__ = [
     "const",
     "decode_error",
     "decode_flow_updates",
-    "decode_port_status",
     "decode_ports",
     "error_name",
     "flow_mod",

@@ -135,10 +135,3 @@ def _port(body: bytes, at: int) -> Port:
     text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
     barred = " and ".join(words for bit, words in _BARRED.items() if config & bit)
     return Port(text, number, not (config & c.PORT_DOWN or state & c.LINK_DOWN), barred)
-
-
-def decode_port_status(body: bytes) -> tuple[int, Port]:
-    """(reason, port) of an OFPT_PORT_STATUS body; reasons are OFPPR_ADD 0, DELETE 1, MODIFY 2. Raises ValueError."""
-    if len(body) < 8 + _PORT_FIXED:
-        raise ValueError(f"port status of {len(body)} bytes")
-    return body[0], _port(body, 8)

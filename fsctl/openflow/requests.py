@@ -31,12 +31,3 @@ def barrier(xid: int) -> bytes:
 
 def hello(xid: int) -> bytes:
     return message(c.HELLO, xid)
-
-
-def echo_request(xid: int, data: bytes = b"") -> bytes:
-    return message(c.ECHO_REQUEST, xid, data)
-
-
-def echo_reply(xid: int, data: bytes = b"") -> bytes:
-    """`data` is the request's."""
-    return message(c.ECHO_REPLY, xid, data)

@@ -49,10 +49,6 @@ class Ledger:
         found = [change for change in changes if self._until(change.key) <= now]
         return [change for change in found if change.is_urgent] or found
 
-    def next_due(self, changes: Iterable[Change]) -> float:
-        """When the first of them may be made; infinite if there are none."""
-        return min((self._until(change.key) for change in changes), default=float("inf"))
-
     def saw(self, right: frozenset[Key], changes: Iterable[Change], now: float) -> None:
         """`right` are as wanted, `changes` are what is not."""
         self._was_right |= right

@@ -20,8 +20,6 @@ NO_SPANNING_TREE = {"stp-enable": "false", "rstp-enable": "false"}
 """A patch port in a spanning tree would be blocked for 30 s or for good; RSTP on one ends ovs-vswitchd 3.1 (rstp.c:239)."""
 PREFIXES = ("ipv6_dst", "nw_dst", "nw_src")
 """Fields whose prefixes the classifier tracks; three is Open vSwitch's limit."""
-FLOW_TABLES = range(7)
-"""The OpenFlow tables that get prefix tracking."""
 OPENFLOW = "OpenFlow14"
 MAX_BACKOFF_MS = 1_000
 INACTIVITY_PROBE_MS = 30_000

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from fsctl.ovsdb.edits import Add, Change, Edit, Key, New, Remove, Set
 from fsctl.ovsdb.marks import (
     CONTROLLER,
-    FLOW_TABLES,
     INACTIVITY_PROBE_MS,
     MAX_BACKOFF_MS,
     OPENFLOW,
@@ -22,6 +21,7 @@ from fsctl.ovsdb.marks import (
     ids,
 )
 from fsctl.ovsdb.rows import BridgeRow, ControllerRow, Database
+from fsctl.rules import TABLES
 
 Check = tuple[Key, Change | None]
 
@@ -115,7 +115,7 @@ def marked(external_ids: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
 def _flow_tables(database: Database, bridge: BridgeRow) -> tuple[str, list[Edit]]:
     edits: list[Edit] = []
     numbers = []
-    for number in FLOW_TABLES:
+    for number in TABLES:
         row = database.flow_tables.get(bridge.flow_tables[number]) if number in bridge.flow_tables else None
         if row is None:
             columns = {"prefixes": list(PREFIXES), "external_ids": ids(PREFIX_TRACKING, None)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import cast
@@ -31,6 +31,10 @@ from fsctl.status import (
 NO_OVERRIDE = Override()
 PROBLEM_PREFIX = "urn:fsctl:problem:"
 """A problem's `type` (RFC 9457, 3.1.1) is this and the error's slug."""
+
+
+MAX_NAMED = 5
+_UNHEARD = "no agent: one-way traffic to a host that never sends is flooded once its bridge has forgotten it (docs/limits.md)"
 
 
 def write_result_json(result: WriteResult) -> dict[str, Json]:
@@ -94,9 +98,16 @@ def session_json(session: Session) -> dict[str, Json]:
 
 
 def router_json(
-    router: Router, fib: Fib | None, session: Session | None = None, overrides: Mapping[str, Override] = MappingProxyType({})
+    router: Router,
+    fib: Fib | None,
+    session: Session | None = None,
+    overrides: Mapping[str, Override] = MappingProxyType({}),
+    unheard: Sequence[str] = (),
 ) -> dict[str, Json]:
-    """A router, its interfaces, how many of its `max_flows` it uses, and what its agent says is not bypassed."""
+    """A router, its interfaces, how many of its `max_flows` it uses, and what its agent says is not bypassed.
+
+    `unheard` are next hops that nothing makes speak (`hosts.unheard_next_hops`).
+    """
     return {
         "name": router.name,
         "flows": 0 if fib is None else len(fib),
@@ -106,6 +117,7 @@ def router_json(
         },
         "session": None if session is None else session_json(session),
         "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
+        "warnings": [f"{_UNHEARD}: {', '.join(unheard[:MAX_NAMED])}"] if unheard else [],
     }
 
 

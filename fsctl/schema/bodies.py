@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fsctl.errors import InvalidError, TooLargeError
 from fsctl.model import MAX_MTU, MIN_MTU, Address, Router, parse_mac
-from fsctl.schema.flows import FlowReader
+from fsctl.schema.flows import FlowReader, no_pause
 from fsctl.schema.text import Json, array, fields, integer, one_of
 from fsctl.status import CLEAR, Clear, InterfaceChange, NexthopMove, SessionRequest, Write
 
@@ -15,21 +17,21 @@ MIN_LEASE_S, MAX_LEASE_S = 1.0, 3600.0
 MAX_SESSION_ID, MAX_REASONS, MAX_SEQ_DIGITS = 128, 1000, 18
 
 
-def read_replacement(router: Router, body: Json) -> Write:
+def read_replacement(router: Router, body: Json, pause: Callable[[], None] = no_pause) -> Write:
     """The body of PUT /v1/routers/{r}/flows: the whole FIB. Raises InvalidError, TooLargeError."""
     flows = array(fields(body, "", ("flows",))["flows"], "flows")
     if len(flows) > router.max_flows:
         detail = f"{router.name} may have at most {router.max_flows} flows (max_flows)"
         raise TooLargeError(detail, field="flows", value=len(flows))
-    return Write(router.name, FlowReader(router).flows(flows, "flows"), replace=True)
+    return Write(router.name, FlowReader(router, pause).flows(flows, "flows"), replace=True)
 
 
-def read_patch(router: Router, body: Json) -> Write:
+def read_patch(router: Router, body: Json, pause: Callable[[], None] = no_pause) -> Write:
     """The body of PATCH /v1/routers/{r}/flows: flows to set, matches to remove. Raises InvalidError."""
     members = fields(body, "", (), ("add", "remove"))
     if not members:
         raise InvalidError("expected add, remove or both", field="add")
-    reader = FlowReader(router)
+    reader = FlowReader(router, pause)
     removed = reader.matches(members.get("remove", []), "remove")
     return Write(router.name, removed + reader.flows(members.get("add", []), "add"))
 

@@ -10,6 +10,7 @@ is unusual or wrong takes the careful way, which names index, field and value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fsctl.errors import InvalidError
@@ -33,7 +34,7 @@ from fsctl.model import (
     parse_mac,
 )
 from fsctl.schema.addresses import host, key_of_text, prefix_key
-from fsctl.schema.text import Json, array, fields, integer, join, one_of
+from fsctl.schema.text import BREATH, Json, array, fields, integer, join, one_of
 
 ACTIONS = ("forward", "punt", "drop")
 DESTINATIONS = {"ipv4_dst": IPV4, "ipv6_dst": IPV6}
@@ -42,6 +43,10 @@ PORTS = {"tcp_src": TCP, "tcp_dst": TCP, "udp_src": UDP, "udp_dst": UDP}
 PROTOCOLS = {TCP: "tcp", UDP: "udp"}
 MATCH_FIELDS = ("in", "eth_dst", "eth_src", *DESTINATIONS, *SOURCES, "ip_proto", *PORTS)
 _CONNECTION_FIELDS = (*SOURCES, "ip_proto", *PORTS)
+
+
+def no_pause() -> None:
+    """Nobody else is to run."""
 
 
 class _Shape(NamedTuple):
@@ -60,8 +65,9 @@ class FlowReader:
     All methods raise InvalidError with the field's path, `flows[17].match.ipv4_dst`.
     """
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, router: Router, pause: Callable[[], None] = no_pause) -> None:
+        """`pause` lets others run, between some flows and the next."""
+        self._router, self._pause = router, pause
         self._by_mac: dict[int, list[Interface]] = {}
         for interface in router.interfaces.values():
             self._by_mac.setdefault(interface.mac, []).append(interface)
@@ -72,6 +78,8 @@ class FlowReader:
         """An array of flows, to be set."""
         changes = []
         for index, flow in enumerate(array(value, path)):
+            if not index % BREATH:
+                self._pause()
             where = f"{path}[{index}]"
             change = self._quick(flow, where) or self._flow(flow, where)
             changes.append(change)
@@ -81,6 +89,8 @@ class FlowReader:
         """An array of matches, to be removed."""
         changes = []
         for index, match in enumerate(array(value, path)):
+            if not index % BREATH:
+                self._pause()
             where = f"{path}[{index}]"
             change = change_of(self.match(match, where), None)
             self._once(change.part, change.key, where)

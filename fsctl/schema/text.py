@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from fsctl.errors import InvalidError, MalformedError
@@ -16,10 +16,18 @@ MAX_SHOWN = 200
 """How many characters of an offending value an error repeats."""
 
 
-def loads(body: bytes) -> Json:
-    """JSON as RFC 8259 has it, in UTF-8; raises MalformedError, also for a key that an object has twice."""
+BREATH = 1000
+"""Objects that are read at a stretch."""
+
+
+def loads(body: bytes, pause: Callable[[], None] | None = None) -> Json:
+    """JSON as RFC 8259 has it, in UTF-8; raises MalformedError, also for a key that an object has twice.
+
+    `pause` lets others run; it is called every BREATH objects.
+    """
+    decoder = _DECODER if pause is None else json.JSONDecoder(object_pairs_hook=_pausing(pause), parse_constant=_constant)
     try:
-        return _DECODER.decode(body.decode("utf-8"))
+        return decoder.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as e:
         raise MalformedError(f"the body is not JSON: {e}") from e
 
@@ -31,6 +39,20 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         twice = next(name for name in names if names.count(name) > 1)
         raise MalformedError("an object has this key twice", field=twice, value=[v for n, v in pairs if n == twice])
     return members
+
+
+def _pausing(pause: Callable[[], None]) -> Callable[[list[tuple[str, Json]]], dict[str, Json]]:
+    left = BREATH
+
+    def read(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        nonlocal left
+        left -= 1
+        if not left:
+            left = BREATH
+            pause()
+        return _object(pairs)
+
+    return read
 
 
 def _constant(name: str) -> Json:

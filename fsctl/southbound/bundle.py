@@ -123,7 +123,7 @@ class Filling:
         self._fits = True
 
     def add(self, changes: Sequence[RuleChange]) -> None:
-        """Changes of places that were not added before. Raises UnavailableError."""
+        """Changes, made after those that were added before. Raises UnavailableError."""
         self.changes += changes
         in_the_way = bool(self._foreign) and any(c.key in self._foreign for c in changes)
         self._fits = self._fits and not in_the_way and len(changes) <= self._bundle.left

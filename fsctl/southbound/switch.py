@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ryu.lib import hub
 
 from fsctl.errors import SilentError, SwitchError
-from fsctl.fixed_rules import FROM_LINK
+from fsctl.fixed_rules import FROM_LINK, RESERVED_VLAN
 from fsctl.openflow import (
     FlowDecoder,
     FlowUpdate,
@@ -24,24 +24,21 @@ from fsctl.openflow import (
     requests,
 )
 from fsctl.openflow.monitor import ADDED, MODIFIED, REMOVED, RESUMED
-from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, TABLES, RuleChange, RuleKey, RuleTable, Update
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
 from fsctl.status import Dump, Port, Rejection
 
 LOG = logging.getLogger(__name__)
-WATCHED = (0, 1, 2, 3, 4, 5, 6)
-"""The tables in which a change by anybody else is noticed."""
-LAST_OF_OURS = 9
-"""fsctl's priorities in table 0 are 1 to 9, and those of its patch ports (`fixed_rules`)."""
+READER_PATIENCE_S = 1.0
 ROOM = 1 << 20
 """Changes that fit into a bundle of which nobody knows yet how many there will be."""
 
 
 def _may_hit_us(update: FlowUpdate) -> bool:
-    """A rule of others may have come in the place of one of fsctl's: then it has one of fsctl's priorities."""
-    is_beside = update.table == GUARD and LAST_OF_OURS < update.priority < FROM_LINK - 1
+    """False only for a rule of others in table 0 that has none of fsctl's priorities: it took no place of fsctl's."""
+    is_beside = update.table == GUARD and RESERVED_VLAN < update.priority < FROM_LINK
     return not (update.event in (ADDED, REMOVED, MODIFIED) and is_beside and update.cookie & COOKIE_MASK != COOKIE)
 
 
@@ -55,6 +52,7 @@ class Southbound:
         self._bundles = itertools.count(1)
         self._foreign: frozenset[RuleKey] = frozenset()
         self._on_drift: Callable[[bool], None] | None = None
+        self._is_monitored = False
 
     def close(self) -> None:
         """The datapath is gone: whoever waits gets UnavailableError."""
@@ -129,9 +127,9 @@ class Southbound:
         self._foreign -= frozenset(keys)
 
     def counters(self) -> dict[RuleKey, tuple[int, int]]:
-        """(packets, bytes) of each rule in the flow switch table."""
+        """(packets, bytes) of each rule in the flow switch table. Somebody waits for the answer: not for long."""
         flows = FlowDecoder()
-        for body in self._ask(lambda xid: requests.flow_stats(xid, FLOW_SWITCH)):
+        for body in self._ask(lambda xid: requests.flow_stats(xid, FLOW_SWITCH), READER_PATIENCE_S):
             flows.feed(body)
         return flows.dump.counters
 
@@ -142,11 +140,15 @@ class Southbound:
     def watch(self, on_drift: Callable[[bool], None]) -> None:
         """From now on, `on_drift` is called when anybody else changes a rule; with true if it may be one of fsctl's.
 
-        It must not wait: it runs in the thread that receives.
+        It must not wait: it runs in the thread that receives. The switch is asked once: Open vSwitch refuses a monitor
+        that it has, and 3.1 does so with an answer that belongs to no request.
         """
         self._on_drift = on_drift
         self._connection.on_flow_updates = self._updates
-        for body in self._ask(lambda xid: flow_monitor(xid, WATCHED)):
+        if self._is_monitored:
+            return
+        self._is_monitored = True
+        for body in self._ask(lambda xid: flow_monitor(xid, TABLES)):
             self._updates(body)
 
     def _updates(self, body: bytes) -> None:
@@ -169,13 +171,13 @@ class Southbound:
                     continue
                 return
 
-    def _ask(self, request: Callable[[int], bytes]) -> Iterator[bytes]:
-        """The bodies of a multipart request's replies. Each must come within TIMEOUT_S."""
+    def _ask(self, request: Callable[[int], bytes], patience_s: float = TIMEOUT_S) -> Iterator[bytes]:
+        """The bodies of a multipart request's replies. Each must come within `patience_s`."""
         with self._connection.conversation() as talk:
             self._connection.send(request(talk.first))
             more = True
             while more:
-                raw = talk.receive(time.monotonic() + TIMEOUT_S)
+                raw = talk.receive(time.monotonic() + patience_s)
                 if raw[1] == const.ERROR:
                     error = decode_error(raw)
                     raise SwitchError(f"{self.bridge}: {error.name}", type=error.type, code=error.code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +14,13 @@ from typing import Any
 import pytest
 
 from fsctl.model import Forward, format_mac
+from tests.waiting import PATIENCE_S, waited_for
 
 from .fake import FakeFsctl, a_router, serving
 from .netns import Namespace, inside, namespaces, veth
 
 ROOT = Path(__file__).resolve().parents[2]
 """Whose code the agent runs: this checkout's, wherever the package is installed from."""
-PATIENCE_SECONDS = 20.0
-
-
-def eventually(check: Callable[[], Any], what: str) -> None:
-    """Wait until it is so; the bound is for a broken agent, not a measure of a good one."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not check():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 @dataclass
@@ -69,7 +61,7 @@ class Guest:
         return [entry for entry in list(self.fake.log) if entry[0] == "PATCH" and entry[1] == "flows"]
 
     def waits_for(self, expected: dict[str, str]) -> None:
-        eventually(lambda: self.flows() == expected, f"expected {expected}, there is {self.flows()}")
+        assert waited_for(lambda: self.flows() == expected, PATIENCE_S), f"expected {expected}, there is {self.flows()}"
 
     def status(self, *words: str) -> str:
         command = self.command("status", "--run-dir", str(self.run_dir), *words)
@@ -78,10 +70,6 @@ class Guest:
     def rss_kib(self, process: subprocess.Popen[str]) -> int:
         text = Path(f"/proc/{process.pid}/status").read_text()
         return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
-
-    def cpu_seconds(self, process: subprocess.Popen[str]) -> float:
-        words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / 100
 
     def neigh(self, address: str) -> dict[str, Any]:
         found = [n for n in self.ns.json("neigh show") if n["dst"] == address]

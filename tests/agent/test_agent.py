@@ -13,8 +13,9 @@ import pytest
 
 from fsctl.errors import UnavailableError
 from fsctl.fib import Fib
+from tests.waiting import PATIENCE_S, eventually
 
-from .guest import PATIENCE_SECONDS, Guest, eventually, mac
+from .guest import Guest, mac
 from .netns import needs_root
 
 pytestmark = needs_root
@@ -49,7 +50,7 @@ def test_hazard_13_neighbours_in_use_are_managed_by_the_kernel(guest: Guest) -> 
     guest.hosts.ip("addr add 10.0.1.9/24 dev h1")
     guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
     process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE_SECONDS) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert "managed" not in guest.neigh("10.0.1.9"), "the kernel is left as it was"
 
 
@@ -97,7 +98,7 @@ def test_hazard_30_killed_it_loses_its_flows_and_ended_it_withdraws_them(guest: 
     second = guest.start()
     eventually(guest.flows, "no flows again")
     second.send_signal(signal.SIGTERM)
-    assert second.wait(PATIENCE_SECONDS) == 0
+    assert second.wait(PATIENCE_S) == 0
     assert guest.flows() == {}
     assert guest.fake.session is None
 
@@ -107,7 +108,7 @@ def test_a_second_agent_is_refused(guest: Guest) -> None:
     guest.start()
     eventually(guest.flows, "no flows")
     same_place = guest.start()
-    assert same_place.wait(PATIENCE_SECONDS) == 1
+    assert same_place.wait(PATIENCE_S) == 1
     assert "another agent runs here" in (same_place.stderr.read() if same_place.stderr else "")
     assert guest.fake.session is not None
     first = guest.fake.session.id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from fsctl.agent.events import Neigh, NeighKey
 from fsctl.agent.neighbours import MAX_MANAGED_HOSTS, RETRY_SECONDS, Action, Keeper, Request, has_managed_neighbours
 from fsctl.agent.netlink import Kernel
+from tests.waiting import eventually
 
 from .kernel import ETH1, neigh
 from .netns import inside, namespaces, needs_root, veth
@@ -107,19 +107,12 @@ def test_hazard_13_the_kernel_does_what_is_asked() -> None:
 
         try:
             kernel.tell(target, managed=True)
-            wait_for(lambda: "managed" in entry() and entry()["state"] == ["REACHABLE"])
+            eventually(lambda: "managed" in entry() and entry()["state"] == ["REACHABLE"])
             kernel.tell(target, managed=False)
             assert "managed" not in entry()
             ns.ip("neigh change 10.0.1.9 dev r1 nud stale")
             kernel.tell(target, managed=False)
-            wait_for(lambda: entry()["state"] == ["REACHABLE"])
+            eventually(lambda: entry()["state"] == ["REACHABLE"])
             assert NeighKey(index, 4, 0x0A000109) == target.key
         finally:
             kernel.close()
-
-
-def wait_for(check: object, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not check():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from fsctl.model import parse_mac
+from tests.waiting import eventually
 
-from .guest import Guest, eventually, mac
+from .guest import Guest, mac
 from .kernel import host
 from .netns import needs_root
 from .oracle import lookup

@@ -8,13 +8,10 @@ Port 1 of b0 is A's, port 9 of b2 is B's; r1 has b0-p2 and b1-p1, r2 has b1-p2 a
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import eventually
 from topologies.control import Control
 from topologies.sandbox import Sandbox
 
@@ -27,21 +24,11 @@ PREFIX = "10.0.3.0/24"
 A_TO_B = f"in_port=1,dl_src={MAC['a']},dl_dst={MAC['r1.eth0']},udp,nw_src=10.0.1.1,nw_dst=10.0.3.1,nw_ttl=64"
 
 
-def eventually(what: Callable[[], Any], within_s: float, why: str = "") -> float:
-    """Seconds until `what()` is true; fails after `within_s`."""
-    began = time.monotonic()
-    while not what():
-        assert time.monotonic() - began < within_s, f"not within {within_s} s: {why or what}"
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
 class Host:
     """Open vSwitch and controller of one test."""
 
     def __init__(self, directory: Path) -> None:
         self.ovs = Sandbox()
-        self.stopped: set[int] = set()
         self._directory = directory
 
     @staticmethod
@@ -64,8 +51,6 @@ class Host:
         self.control.start()
 
     def stop(self) -> None:
-        for pid in self.stopped:
-            os.kill(pid, signal.SIGCONT)
         if hasattr(self, "control"):
             self.control.stop()
         self.ovs.stop()
@@ -84,7 +69,7 @@ class Host:
         """The whole chain is bypassed."""
         self.delegate("r2", "b")
         self.delegate("r1", "r2.eth0")
-        eventually(self.is_bypassed, 5)
+        eventually(self.is_bypassed)
 
     def rules(self, bridge: str) -> str:
         return self.ovs.ofctl("dump-flows", bridge, COOKIE, "--no-stats")
@@ -108,12 +93,3 @@ class Host:
 
     def is_ready(self) -> bool:
         return not self.client.not_ready()
-
-    def pause(self, pid: int) -> None:
-        """SIGSTOP."""
-        os.kill(pid, signal.SIGSTOP)
-        self.stopped.add(pid)
-
-    def resume(self, pid: int) -> None:
-        os.kill(pid, signal.SIGCONT)
-        self.stopped.discard(pid)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from packets import PORT, Listener, caught, family_of, forwarded, send_udp, stream
 
+from tests.waiting import eventually
 from topologies.lab import Lab
 from topologies.plan import RoutedTopo
 from topologies.topos import Chain
@@ -32,15 +33,6 @@ class Listening(Chain):
     def build(self) -> None:
         super().build(n=2)
         self.host("c", "b0", 0, number=20)
-
-
-def eventually(what: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 # MTU
@@ -148,10 +140,10 @@ def test_port_down_withdraws_and_up_restores(chain: Lab) -> None:
     port = chain.port("r2", 1)
     assert hops_to_b(chain) == [2]
     chain.net.get("b2").cmd("ip link set", port, "down")
-    assert eventually(lambda: 2 not in hops_to_b(chain)), "still bypassing a port that is down"
+    eventually(lambda: 2 not in hops_to_b(chain), "still bypassing a port that is down")
     assert caught(chain, "a", "b") is None
     chain.net.get("b2").cmd("ip link set", port, "up")
-    assert eventually(lambda: hops_to_b(chain) == [2])
+    eventually(lambda: hops_to_b(chain) == [2])
     before = forwarded(chain, "r2")
     frame = caught(chain, "a", "b")
     assert frame is not None
@@ -161,11 +153,11 @@ def test_port_down_withdraws_and_up_restores(chain: Lab) -> None:
 
 def test_port_removed_and_added_again(chain: Lab) -> None:
     port, bridge = chain.port("r2", 1), chain.bridge("b2")
-    assert eventually(lambda: hops_to_b(chain) == [2])
+    eventually(lambda: hops_to_b(chain) == [2])
     chain.ovs.vsctl("del-port", bridge, port)
-    assert eventually(lambda: 2 not in hops_to_b(chain)), "still bypassing a port that is gone"
+    eventually(lambda: 2 not in hops_to_b(chain), "still bypassing a port that is gone")
     chain.ovs.vsctl("add-port", bridge, port)
-    assert eventually(lambda: hops_to_b(chain) == [2])
+    eventually(lambda: hops_to_b(chain) == [2])
     frame = caught(chain, "a", "b")
     assert (frame and frame.ttl) == 62
 
@@ -176,7 +168,7 @@ def test_port_removed_and_added_again(chain: Lab) -> None:
 @BOTH
 def test_tcp_and_udp_checksums_are_right_at_the_receiver(chain: Lab, version: int) -> None:
     """Both ways, a whole TCP connection and a UDP packet, every segment verified by hand."""
-    assert eventually(lambda: hops_to_b(chain) == [2])
+    eventually(lambda: hops_to_b(chain) == [2])
     before = forwarded(chain, "r1"), forwarded(chain, "r2")
     address, data = chain.address("b", version), bytes(range(256)) * 200
     with (

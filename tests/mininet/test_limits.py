@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from odd_frames import OddFrames, marker
 from packets import PORT, Listener, RawListener, send_frames, send_udp
 
 from fsctl.rules import COOKIE_MASK, LEARNED_COOKIE
+from tests.waiting import eventually
 from topologies.lab import Lab
 from topologies.plan import RoutedTopo
 from topologies.topos import Chain
@@ -94,10 +94,3 @@ def test_fault_A16_a_host_that_never_sends_is_found_where_ovsdb_knows_its_port(l
         assert len(overheard) == (0 if pinned else 10)
     finally:
         lab.ovs.vsctl("remove", "interface", port, "external_ids", "attached-mac")
-
-
-def eventually(what: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from ovs_driver import Driver
+from ovsdb_lab import Box
 
 from topologies.sandbox import Sandbox, available
 
@@ -21,6 +22,19 @@ def ovs() -> Iterator[Sandbox]:
         yield sandbox
     finally:
         sandbox.stop()
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    """An Open vSwitch of one test's own: br-a with two ports, br-b with one."""
+    value = Box()
+    try:
+        value.start()
+        value.add_bridge("br-a", ports=2)
+        value.add_bridge("br-b", ports=1)
+        yield value
+    finally:
+        value.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fsctl.ovsdb import OvsdbLinks, link_name
 from topologies.sandbox import Sandbox
 
 CONTROLLER = "tcp:127.0.0.1:6699"
-Pairs = Sequence[tuple[str, str]]
 
 
 def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:
@@ -21,42 +17,7 @@ def pairs(*joined: tuple[str, str]) -> frozenset[frozenset[str]]:
 
 
 class Box(Sandbox):
-    """A sandbox whose daemons can be stopped, ended and started again."""
-
-    @property
-    def switch_is_alive(self) -> bool:
-        return self._daemons[-1].poll() is None
-
-    def stop_database(self) -> None:
-        server = self._daemons.pop(0)
-        server.terminate()
-        server.wait(10)
-
-    def start_database(self) -> None:
-        self._spawn("ovsdb-server", str(self.directory / "conf.db"), f"--remote=punix:{self.db_socket}",
-                    "--unixctl=" + self._ctl("db"))  # fmt: skip
-        self._wait_for(self.db_socket)
-        self._daemons.insert(0, self._daemons.pop())
-        self.vsctl("--retry", "--timeout=20", "--no-wait", "init")
-
-    def end_switch(self) -> None:
-        switch = self._daemons.pop()
-        switch.kill()
-        switch.wait(10)
-
-    def start_switch(self) -> None:
-        self._spawn("ovs-vswitchd", f"unix:{self.db_socket}", "--enable-dummy=override", "--disable-system",
-                    "-vconsole:off", "-vfile:info", f"--log-file={self.directory}/vswitchd.log",
-                    "--unixctl=" + self._ctl("sw"))  # fmt: skip
-
-    @contextmanager
-    def frozen_database(self) -> Iterator[None]:
-        """ovsdb-server accepts connections (the kernel does) and answers nothing."""
-        os.kill(self._daemons[0].pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._daemons[0].pid, signal.SIGCONT)
+    """A sandbox, and questions about its database."""
 
     def get(self, table: str, record: str, column: str) -> str:
         return self.vsctl("get", table, record, column).strip().strip('"')
@@ -95,15 +56,6 @@ class Box(Sandbox):
             "Flow_Table": "prefixes",
         }
         return "".join(self.vsctl("-f", "csv", "--columns", c, "list", table) for table, c in columns.items())
-
-
-def until(holds: Callable[[], object], what: str = "", within_s: float = 10.0) -> float:
-    """Seconds until it holds."""
-    start = time.monotonic()
-    while not holds():
-        assert time.monotonic() - start < within_s, f"not within {within_s} s: {what}"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 @contextmanager

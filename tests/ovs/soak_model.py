@@ -89,7 +89,7 @@ class Books:
             b: Bridge(
                 b,
                 {peer: ports[b][port].ofport for peer, port in links[b].items()},
-                sender_ports={p.ofport: 8192 for name, p in ports[b].items() if name not in links[b].values()},
+                sender_ports={p.ofport: 4096 for name, p in ports[b].items() if name not in links[b].values()},
                 port_ids={p.ofport: ids[name] for name, p in ports[b].items() if name in ids},
             )
             for b in BRIDGES

@@ -9,33 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping, until
+from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
-from topologies.sandbox import available
+from tests.waiting import eventually
+from topologies.sandbox import DATABASE, available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
-    value = Box()
-    try:
-        value.start()
-        value.add_bridge("br-a", ports=2)
-        value.add_bridge("br-b", ports=1)
-        yield value
-    finally:
-        value.stop()
-
-
-@pytest.fixture
 def links(box: Box) -> Iterator[OvsdbLinks]:
     with stepping(box) as value:
-        until(lambda: value.ready, "the database's contents")
-        until(lambda: ("br-b", "br-b-p1") in value.view().ports, "ports")
+        eventually(lambda: value.ready, "the database's contents")
+        eventually(lambda: ("br-b", "br-b-p1") in value.view().ports, "ports")
         yield value
 
 
@@ -43,7 +32,7 @@ def test_view_shows_ports_as_ovsdb_has_them(box: Box, links: OvsdbLinks) -> None
     box.vsctl("set", "interface", "br-a-p1", "external_ids:attached-mac=02:00:00:00:00:01", "external_ids:iface-id=vm1",
               "--", "set", "port", "br-a-p2", "tag=7", "--", "set", "interface", "br-b-p1",
               "external_ids:attached-mac=nonsense", "mtu_request=9000")  # fmt: skip
-    until(lambda: links.view().ports["br-b", "br-b-p1"].mtu == 9000, "MTU")
+    eventually(lambda: links.view().ports["br-b", "br-b-p1"].mtu == 9000, "MTU")
     view = links.view()
     assert view.is_known
     assert list(view.bridges) == ["br-a", "br-b"]
@@ -62,10 +51,10 @@ def test_a_change_is_told_once_and_makes_a_new_view(box: Box, links: OvsdbLinks)
     before = links.view()
     copy = dict(before.ports)
     box.vsctl("--no-wait", "add-port", "br-a", "new0", "--", "set", "interface", "new0", "type=dummy")
-    until(lambda: seen and seen[-1] == len(copy) + 1, "added")
+    eventually(lambda: seen and seen[-1] == len(copy) + 1, "added")
     assert before.ports == copy
     box.vsctl("--no-wait", "del-port", "new0")
-    until(lambda: seen[-1] == len(copy), "removed")
+    eventually(lambda: seen[-1] == len(copy), "removed")
     told = len(seen)
     box.vsctl("set", "bridge", "br-a", "external_ids:nobody=cares", "--", "set", "port", "br-a-p1", "other_config:x=y")
     time.sleep(0.3)
@@ -78,7 +67,7 @@ def test_manage_makes_bridges_controllable(box: Box, links: OvsdbLinks) -> None:
     time.sleep(0.2)
     assert box.dump() == before, "nothing is written before `manage`"
     links.manage(["br-a", "br-none"], CONTROLLER)
-    until(lambda: box.vsctl("get-controller", "br-a").split() == [CONTROLLER], "controller")
+    eventually(lambda: box.vsctl("get-controller", "br-a").split() == [CONTROLLER], "controller")
     assert box.get("bridge", "br-a", "fail_mode") == "secure"
     assert set(box.get("bridge", "br-a", "protocols").strip("[]").split(", ")) == {"OpenFlow13", "OpenFlow14"}
     assert box.column("controller", "inactivity_probe") == [str(INACTIVITY_PROBE_MS)]
@@ -91,7 +80,7 @@ def test_manage_makes_bridges_controllable(box: Box, links: OvsdbLinks) -> None:
     assert not links.repairs
     box.add_bridge("br-none")
     links.manage(["br-a", "br-none"], CONTROLLER)
-    until(lambda: box.vsctl("get-controller", "br-none").split() == [CONTROLLER], "a bridge that came later")
+    eventually(lambda: box.vsctl("get-controller", "br-none").split() == [CONTROLLER], "a bridge that came later")
 
 
 def test_manage_keeps_what_an_operator_has_set(box: Box, links: OvsdbLinks) -> None:
@@ -101,7 +90,7 @@ def test_manage_keeps_what_an_operator_has_set(box: Box, links: OvsdbLinks) -> N
     for row in box.column("controller", "_uuid"):
         box.vsctl("set", "controller", row, "inactivity_probe=7000")
     links.manage(["br-b"], CONTROLLER)
-    until(lambda: box.get("bridge", "br-b", "fail_mode") == "secure", "settings")
+    eventually(lambda: box.get("bridge", "br-b", "fail_mode") == "secure", "settings")
     assert set(box.vsctl("get-controller", "br-b").split()) == {CONTROLLER, "tcp:127.0.0.1:6698"}
     assert box.get("bridge", "br-b", "protocols") == "[]"
     assert set(box.column("controller", "inactivity_probe")) == {"7000"}
@@ -115,7 +104,7 @@ def test_manage_keeps_what_an_operator_has_set(box: Box, links: OvsdbLinks) -> N
 def test_link_is_a_patch_pair_that_nothing_floods_into(box: Box, links: OvsdbLinks) -> None:
     links.manage(["br-a", "br-b"], CONTROLLER)
     links.want(pairs(("br-a", "br-b")))
-    until(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
+    eventually(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
     here, there = link_name("br-a", "br-b"), link_name("br-b", "br-a")
     assert links.view().links == {"br-a": {"br-b": here}, "br-b": {"br-a": there}}
     assert ("br-a", here) not in links.view().ports
@@ -134,11 +123,11 @@ def test_links_of_an_earlier_fsctl_are_taken_over(box: Box, links: OvsdbLinks, m
     box.add_bridge("br-c")
     box.make_first_edition_link("br-b", "br-c")
     links.manage(["br-a", "br-b", "br-c"], CONTROLLER)
-    until(lambda: "stp-enable" in box.get("port", link_name("br-c", "br-b"), "other_config"), "made safe")
+    eventually(lambda: "stp-enable" in box.get("port", link_name("br-c", "br-b"), "other_config"), "made safe")
     time.sleep(0.5)
     assert are_made(links, ("br-a", "br-b"), ("br-b", "br-c")), "nobody has said that they are not wanted"
     links.want(pairs(("br-a", "br-b")))
-    until(lambda: "br-c" not in links.view().links, "removed")
+    eventually(lambda: "br-c" not in links.view().links, "removed")
     assert CONTROLLER in box.get("port", link_name("br-a", "br-b"), "external_ids")
     assert not links.repairs
 
@@ -146,10 +135,10 @@ def test_links_of_an_earlier_fsctl_are_taken_over(box: Box, links: OvsdbLinks, m
 def test_an_fsctl_that_listens_elsewhere_now_leaves_no_controller_behind(box: Box, links: OvsdbLinks) -> None:
     links.manage(["br-a", "br-b"], CONTROLLER)
     links.want(pairs(("br-a", "br-b")))
-    until(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
+    eventually(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
     links.manage(["br-a", "br-b"], "tcp:127.0.0.1:6697")
-    until(lambda: box.column("controller", "target") == ["tcp:127.0.0.1:6697"] * 2, "one controller each")
-    until(lambda: "6697" in box.get("port", link_name("br-a", "br-b"), "external_ids"), "the links' owner")
+    eventually(lambda: box.column("controller", "target") == ["tcp:127.0.0.1:6697"] * 2, "one controller each")
+    eventually(lambda: "6697" in box.get("port", link_name("br-a", "br-b"), "external_ids"), "the links' owner")
     assert are_made(links, ("br-a", "br-b"))
     assert not links.repairs
 
@@ -157,17 +146,17 @@ def test_an_fsctl_that_listens_elsewhere_now_leaves_no_controller_behind(box: Bo
 def test_database_server_restarts(box: Box, links: OvsdbLinks) -> None:
     links.manage(["br-a", "br-b"], CONTROLLER)
     links.want(pairs(("br-a", "br-b")))
-    until(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
+    eventually(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
     old = links.view()
-    box.stop_database()
+    box.kill(DATABASE)
     time.sleep(0.2)
     assert links.view().links == old.links
-    until(lambda: "no connection" in links.problem, "told")
-    box.start_database()
+    eventually(lambda: "no connection" in links.problem, "told")
+    box.start_again(DATABASE)
     box.vsctl("--no-wait", "add-port", "br-a", "after0", "--", "set", "interface", "after0", "type=dummy",
               "--", "del-port", link_name("br-b", "br-a"))  # fmt: skip
-    assert until(lambda: ("br-a", "after0") in links.view().ports, "seen") < 2.0
-    until(lambda: links.repairs["link"] == 1, "repaired")
+    assert eventually(lambda: ("br-a", "after0") in links.view().ports, "seen") < 2.0
+    eventually(lambda: links.repairs["link"] == 1, "repaired")
     assert links.problem == ""
 
 
@@ -183,7 +172,7 @@ def test_no_such_database(tmp_path: Path) -> None:
 def test_a_mistake_ends_no_loop(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsctl.ovsdb.worker.MISTAKE_PAUSE_S", 0.01)
     with stepping(box) as links:
-        until(lambda: links.ready, "ready")
+        eventually(lambda: links.ready, "ready")
         raised = []
 
         def fail() -> None:
@@ -193,16 +182,16 @@ def test_a_mistake_ends_no_loop(box: Box, monkeypatch: pytest.MonkeyPatch) -> No
 
         links.on_change(fail)
         box.add_bridge("br-c")
-        until(lambda: len(raised) == 3, "three mistakes")
+        eventually(lambda: len(raised) == 3, "three mistakes")
         links.manage(["br-c"], CONTROLLER)
-        until(lambda: CONTROLLER in box.vsctl("get-controller", "br-c"), "goes on")
+        eventually(lambda: CONTROLLER in box.vsctl("get-controller", "br-c"), "goes on")
 
 
 def test_nothing_to_do_costs_nothing(box: Box, links: OvsdbLinks, monkeypatch: pytest.MonkeyPatch) -> None:
     """No comparison while neither rows nor wants have changed, and a step that takes microseconds."""
     links.manage(["br-a", "br-b"], CONTROLLER)
     links.want(pairs(("br-a", "br-b")))
-    until(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
+    eventually(lambda: are_made(links, ("br-a", "br-b")), "patch ports")
     time.sleep(0.5)
     compared: list[float] = []
     compare = links._compare

@@ -7,26 +7,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping, until
+from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
 from fsctl.ovsdb import OvsdbLinks, link_name
-from topologies.sandbox import available
+from tests.waiting import eventually
+from topologies.sandbox import DATABASE, SWITCH, available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
 A, B = "br-a", "br-b"
 HERE, THERE = link_name(A, B), link_name(B, A)
-
-
-@pytest.fixture
-def box() -> Iterator[Box]:
-    value = Box()
-    try:
-        value.start()
-        value.add_bridge(A, ports=2)
-        value.add_bridge(B, ports=1)
-        yield value
-    finally:
-        value.stop()
 
 
 @pytest.fixture
@@ -35,7 +24,7 @@ def links(box: Box) -> Iterator[OvsdbLinks]:
     with stepping(box) as value:
         value.manage([A, B], CONTROLLER)
         value.want(pairs((A, B)))
-        until(lambda: are_made(value, (A, B)), "patch ports")
+        eventually(lambda: are_made(value, (A, B)), "patch ports")
         yield value
 
 
@@ -52,7 +41,7 @@ def test_fault_A4_patch_ports_take_no_part_in_stp(box: Box, setting: str) -> Non
     with stepping(box) as links:
         links.manage([A, B], CONTROLLER)
         links.want(pairs((A, B)))
-        until(lambda: are_made(links, (A, B)), "patch ports")
+        eventually(lambda: are_made(links, (A, B)), "patch ports")
         command = "stp/show" if setting == "stp_enable" else "rstp/show"
         shown = box.appctl(command, A)
         assert f"{A}-p1" in shown
@@ -67,13 +56,13 @@ def test_fault_A4_a_router_port_that_is_not_forwarding_is_unfit(box: Box, links:
     port = (A, f"{A}-p1")
     assert links.view().ports[port].unfit == ""
     box.vsctl("set", "bridge", A, "stp_enable=true")
-    took = until(lambda: links.view().ports[port].unfit, "STP state")
+    took = eventually(lambda: links.view().ports[port].unfit, "STP state")
     assert links.view().ports[port].unfit == "is not forwarding (STP: listening)"
     assert links.view().ports[port].exempt == ""
     assert took < 1.0
     box.vsctl("set", "bridge", A, "stp_enable=false", "rstp_enable=true")
-    until(lambda: links.view().ports[port].unfit == "is not forwarding (RSTP: discarding)", "RSTP state")
-    until(lambda: links.view().ports[port].unfit == "", "RSTP forwards")
+    eventually(lambda: links.view().ports[port].unfit == "is not forwarding (RSTP: discarding)", "RSTP state")
+    eventually(lambda: links.view().ports[port].unfit == "", "RSTP forwards")
 
 
 def test_fault_A5_switch_survives_rstp_before_and_after(box: Box, links: OvsdbLinks) -> None:
@@ -84,32 +73,32 @@ def test_fault_A5_switch_survives_rstp_before_and_after(box: Box, links: OvsdbLi
     links.want(pairs())
     links.want(pairs((A, B)))
     box.vsctl("del-port", HERE, "--", "del-port", THERE)
-    until(lambda: is_repaired(links, "link"), "made again")
-    until(lambda: are_made(links, (A, B)), "made again")
+    eventually(lambda: is_repaired(links, "link"), "made again")
+    eventually(lambda: are_made(links, (A, B)), "made again")
     time.sleep(0.5)  # a state machine runs at every tick
-    assert box.switch_is_alive
+    assert box.is_running(SWITCH)
     assert "rstp.c" not in (box.directory / "vswitchd.log").read_text()
 
 
 def test_fault_F1_unsafe_ports_of_an_earlier_fsctl_are_made_safe_first(box: Box) -> None:
     """With them ovs-vswitchd ends at every start; the database alone is there to put it right."""
-    box.end_switch()
+    box.kill(SWITCH)
     box.make_first_edition_link(A, B)
     box.vsctl("--no-wait", "set", "bridge", A, "rstp_enable=true", "--", "set", "bridge", B, "rstp_enable=true")
-    box.start_switch()
-    until(lambda: not box.switch_is_alive, "ovs-vswitchd 3.1 ends: the bug that this is about")
+    box.launch(SWITCH)
+    eventually(lambda: not box.is_running(SWITCH), "ovs-vswitchd 3.1 ends: the bug that this is about")
     seen: list[tuple[str, str]] = []
     with stepping(box) as links:
         links.on_change(lambda: seen.append((box.get("port", HERE, "other_config"), box.get("bridge", A, "controller"))))
         links.manage([A, B], CONTROLLER)
         links.want(pairs((A, B)))
-        until(lambda: "rstp-enable" in box.get("port", THERE, "other_config"), "made safe")
-        until(lambda: CONTROLLER in box.get("port", THERE, "external_ids"), "and marked")
-        box.end_switch()
-        box.start_switch()
+        eventually(lambda: "rstp-enable" in box.get("port", THERE, "other_config"), "made safe")
+        eventually(lambda: CONTROLLER in box.get("port", THERE, "external_ids"), "and marked")
+        box.kill(SWITCH)
+        box.launch(SWITCH)
         box.vsctl("--timeout=10", "set", "bridge", A, "other_config:hwaddr=02:00:00:00:00:0a")
         time.sleep(0.5)
-        assert box.switch_is_alive
+        assert box.is_running(SWITCH)
         assert are_made(links, (A, B))
         assert not links.repairs["link"]
 
@@ -157,9 +146,9 @@ def test_fault_A7_A8_A17_what_others_change_is_put_right(
     assert not links.repairs
     caplog.set_level(logging.INFO, "fsctl.ovsdb")
     box.vsctl("--no-wait", *command)
-    took = until(lambda: is_repaired(links, kind) and state(box) == before, what)
+    took = eventually(lambda: is_repaired(links, kind) and state(box) == before, what)
     assert took < 1.0
-    until(lambda: are_made(links, (A, B)), "joined")
+    eventually(lambda: are_made(links, (A, B)), "joined")
     repairs = [record for record in caplog.records if record.message.startswith("repaired: ")]
     assert len(repairs) == sum(links.repairs.values()) == 1
     assert any(name in repairs[0].message for name in (HERE, THERE, A))
@@ -172,27 +161,27 @@ def test_fault_A7_A17_repaired_within_a_second_p99(box: Box, links: OvsdbLinks) 
     links.manage([A, B, *peers], CONTROLLER)
     joined = [(end, peer) for end in (A, B) for peer in peers]
     links.want(pairs(*joined))
-    until(lambda: are_made(links, *joined), "30 links")
+    eventually(lambda: are_made(links, *joined), "30 links")
     times = []
     for turn, (end, peer) in enumerate(joined * 2):
         name = link_name(end, peer)
         before = links.repairs["link"]
         box.vsctl("--no-wait", *(["del-port", name] if turn % 2 else ["clear", "port", name, "tag"]))
-        times.append(until(lambda before=before: links.repairs["link"] > before, "repaired"))
+        times.append(eventually(lambda before=before: links.repairs["link"] > before, "repaired"))
     assert sorted(times)[int(len(times) * 0.99)] < 1.0
-    until(lambda: are_made(links, *joined), "30 links")
+    eventually(lambda: are_made(links, *joined), "30 links")
 
 
 def test_fault_A8_bridge_deleted_and_made_again(box: Box, links: OvsdbLinks) -> None:
     box.vsctl("--no-wait", "del-br", A)
-    until(lambda: not links.view().links, "no link")
+    eventually(lambda: not links.view().links, "no link")
     assert links.view().link_problems == {frozenset((A, B)): f"Open vSwitch has no bridge {A}"}
     assert A not in links.view().bridges
     assert not any(bridge == A for bridge, _ in links.view().ports)
     box.add_bridge(A, ports=1)
-    took = until(lambda: CONTROLLER in box.vsctl("get-controller", A) and box.patch_ports(A) == {HERE}, "as before")
+    took = eventually(lambda: CONTROLLER in box.vsctl("get-controller", A) and box.patch_ports(A) == {HERE}, "as before")
     assert took < 1.0
-    until(lambda: are_made(links, (A, B)), "joined")
+    eventually(lambda: are_made(links, (A, B)), "joined")
     assert links.view().link_problems == {}
     assert {"controller", "flow_tables", "link"} <= set(links.repairs)
 
@@ -209,7 +198,7 @@ def test_who_changes_it_back_again_and_again_is_answered_ever_more_rarely(
     assert len(caplog.records) <= 12
     assert any("fail_mode" in warning for warning in links.view().bridges[A].warnings)
     box.vsctl("--no-wait", "del-port", HERE)
-    assert until(lambda: is_repaired(links, "link"), "others need not wait") < 1.0
+    assert eventually(lambda: is_repaired(links, "link"), "others need not wait") < 1.0
 
 
 # --- bridges that cannot be joined -------------------------------------------------------------------------
@@ -219,15 +208,15 @@ def test_fault_A10_bridges_of_different_datapath_types_are_not_joined(box: Box, 
     box.vsctl("--no-wait", "add-br", "br-other", "--", "set", "bridge", "br-other", "datapath_type=netdev")
     links.manage([A, B, "br-other"], CONTROLLER)
     links.want(pairs((A, B), (A, "br-other")))
-    until(lambda: links.view().link_problems, "the reason")
+    eventually(lambda: links.view().link_problems, "the reason")
     expected = f"{A} is dummy, br-other is netdev: patch ports between them carry nothing"
     assert links.view().link_problems == {frozenset((A, "br-other")): expected}
     assert set(links.view().links) == {A, B}
     assert not box.patch_ports("br-other")
     box.vsctl("--no-wait", "set", "bridge", "br-other", "datapath_type=dummy")
-    until(lambda: are_made(links, (A, "br-other")), "joined once they can be")
+    eventually(lambda: are_made(links, (A, "br-other")), "joined once they can be")
     box.vsctl("--no-wait", "set", "bridge", B, "datapath_type=netdev")
-    until(lambda: not are_made(links, (A, B)), "not joined any more")
+    eventually(lambda: not are_made(links, (A, B)), "not joined any more")
     assert frozenset((A, B)) in links.view().link_problems
 
 
@@ -236,13 +225,13 @@ def test_fault_A10_a_foreign_port_with_a_links_name_is_left_alone(box: Box) -> N
     with stepping(box) as links:
         links.manage([A, B], CONTROLLER)
         links.want(pairs((A, B)))
-        until(lambda: links.view().link_problems, "the reason")
+        eventually(lambda: links.view().link_problems, "the reason")
         assert THERE in links.view().link_problems[frozenset((A, B))]
-        until(lambda: "secure" in box.get("bridge", B, "fail_mode"), "the rest is done")
+        eventually(lambda: "secure" in box.get("bridge", B, "fail_mode"), "the rest is done")
         assert links.view().links == {}
         assert not box.patch_ports(A)
         box.vsctl("--no-wait", "del-port", THERE)
-        until(lambda: are_made(links, (A, B)), "joined once the name is free")
+        eventually(lambda: are_made(links, (A, B)), "joined once the name is free")
 
 
 # --- how many, and how long ----------------------------------------------------------------------------------
@@ -257,12 +246,12 @@ def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(
     every = pairs(*[(a, b) for n, a in enumerate(names) for b in names[:n]])
     with stepping(box) as links:
         links.manage(names, CONTROLLER)
-        until(lambda: all("secure" in box.get("bridge", n, "fail_mode") for n in names[:2]), "managed")
+        eventually(lambda: all("secure" in box.get("bridge", n, "fail_mode") for n in names[:2]), "managed")
         sent: list[int] = []
         send = links._connection.send
         monkeypatch.setattr(links._connection, "send", lambda changes: (sent.append(len(changes)), send(changes)))
         links.want(every)
-        took = until(lambda: sum(map(len, links.view().links.values())) == 930, "930 patch ports", within_s=20)
+        took = eventually(lambda: sum(map(len, links.view().links.values())) == 930, "930 patch ports", within_s=20)
         assert sent == [465]
         assert took < 3.0
         few = pairs(("br0", "br1"), ("br1", "br2"))
@@ -272,7 +261,7 @@ def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(
         time.sleep(0.6)
         assert sum(map(len, links.view().links.values())) == 930
         links.want(few)
-        until(lambda: sum(map(len, links.view().links.values())) == 4, "all others removed", within_s=20)
+        eventually(lambda: sum(map(len, links.view().links.values())) == 4, "all others removed", within_s=20)
         assert sum(len(box.patch_ports(n)) for n in names) == 4
         assert sent == [465, 463]
         assert not links.repairs
@@ -280,20 +269,20 @@ def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(
 
 def test_fault_D11_a_frozen_database_holds_up_nobody(box: Box, links: OvsdbLinks) -> None:
     box.vsctl("--no-wait", "add-br", "br-c", "--", "set", "bridge", "br-c", "datapath_type=dummy")
-    until(lambda: "br-c" in links.view().bridges, "seen")
-    with box.frozen_database():
+    eventually(lambda: "br-c" in links.view().bridges, "seen")
+    with box.paused(DATABASE):
         start = time.monotonic()
         links.manage([A, B, "br-c"], CONTROLLER)
         links.want(pairs((A, B), (A, "br-c")))
         assert are_made(links, (A, B))
         assert time.monotonic() - start < 0.05
-        until(lambda: links.problem, "a problem is told")
+        eventually(lambda: links.problem, "a problem is told")
         assert "for 2 s" in links.problem
         time.sleep(4.0)  # beyond the transaction's deadline
         slowest = max(_timed(links) for _ in range(50))
         assert slowest < 0.5
         assert are_made(links, (A, B))
-    took = until(lambda: are_made(links, (A, "br-c")), "after it goes on")
+    took = eventually(lambda: are_made(links, (A, "br-c")), "after it goes on")
     assert took < 2.0
     assert links.problem == ""
     assert len(box.patch_ports(A)) == 2
@@ -311,19 +300,19 @@ def _timed(links: OvsdbLinks) -> float:
 
 
 def test_fault_A6_a_bridge_that_is_not_configured_any_more_is_released(box: Box, links: OvsdbLinks) -> None:
-    until(lambda: CONTROLLER in box.vsctl("get-controller", B), "controlled")
+    eventually(lambda: CONTROLLER in box.vsctl("get-controller", B), "controlled")
     box.ofctl("add-flow", B, "cookie=0x66736374,priority=7,actions=drop")
     with stepping(box) as later:  # the fsctl after a restart with another configuration
         later.manage([A], CONTROLLER)
         later.want(pairs())
         links.manage([A], CONTROLLER)
         links.want(pairs())
-        until(lambda: later.to_release == (B,), "to be released")
+        eventually(lambda: later.to_release == (B,), "to be released")
         time.sleep(0.3)
         assert box.patch_ports(B) == {THERE}
         assert box.get("bridge", B, "fail_mode") == "secure"
         later.allow_release()
-        until(lambda: not later.to_release, "released")
+        eventually(lambda: not later.to_release, "released")
         box.vsctl("--timeout=5", "set", "bridge", B, "external_ids:seen=true")
         assert box.vsctl("get-controller", B).split() == []
         assert box.get("bridge", B, "fail_mode") == "[]"
@@ -337,7 +326,7 @@ def test_fault_A6_a_bridge_that_is_not_configured_any_more_is_released(box: Box,
 
 
 def test_fault_A6_with_another_controller_the_rules_remain_and_that_is_said(box: Box, links: OvsdbLinks) -> None:
-    until(lambda: CONTROLLER in box.vsctl("get-controller", B), "controlled")
+    eventually(lambda: CONTROLLER in box.vsctl("get-controller", B), "controlled")
     row = box.column("controller", "_uuid")
     box.vsctl("--no-wait", "--id=@c", "create", "controller", 'target="tcp:127.0.0.1:6698"', "--", "add", "bridge", B,
               "controller", "@c")  # fmt: skip
@@ -345,14 +334,14 @@ def test_fault_A6_with_another_controller_the_rules_remain_and_that_is_said(box:
     links.manage([A], CONTROLLER)
     links.want(pairs())
     links.allow_release()
-    until(lambda: links.released_with_rules == {B}, "said")
+    eventually(lambda: links.released_with_rules == {B}, "said")
     assert box.vsctl("get-controller", B).split() == ["tcp:127.0.0.1:6698"]
     assert box.get("bridge", B, "fail_mode") == "secure"
     assert not box.patch_ports(A) | box.patch_ports(B)
     assert "0x66736374" in box.ofctl("dump-flows", B)
     assert len(row) == 2
     links.manage([A, B], CONTROLLER)
-    until(lambda: not links.released_with_rules, "managed again")
+    eventually(lambda: not links.released_with_rules, "managed again")
 
 
 def test_two_fsctl_share_one_database(box: Box, links: OvsdbLinks) -> None:
@@ -362,7 +351,7 @@ def test_two_fsctl_share_one_database(box: Box, links: OvsdbLinks) -> None:
     with stepping(box) as second:
         second.manage(["br-x", "br-y"], other)
         second.want(pairs(("br-x", "br-y")))
-        until(lambda: are_made(second, ("br-x", "br-y")), "joined")
+        eventually(lambda: are_made(second, ("br-x", "br-y")), "joined")
         for each in (links, second):
             each.allow_release()
         before = box.dump()

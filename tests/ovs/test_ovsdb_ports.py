@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from ovsdb_lab import Box, stepping, until
+from ovsdb_lab import Box, stepping
 
 from fsctl.ovsdb import OvsdbLinks
 from fsctl.status import PortInfo
+from tests.waiting import eventually
 from topologies.sandbox import available
 
 pytestmark = [pytest.mark.ovs, pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")]
@@ -36,7 +37,7 @@ def bridge(box: Box) -> Iterator[str]:
 @pytest.fixture
 def links(box: Box, bridge: str) -> Iterator[OvsdbLinks]:
     with stepping(box) as value:
-        until(lambda: (bridge, "br-p-p3") in value.view().ports, "ports")
+        eventually(lambda: (bridge, "br-p-p3") in value.view().ports, "ports")
         yield value
 
 
@@ -54,7 +55,7 @@ def test_fault_A11_F3_of_an_active_backup_bond_the_active_member_alone(
     box: Box, links: OvsdbLinks, settings: list[str]
 ) -> None:
     add_bond(box, *settings)
-    until(lambda: ("br-p", "m2") in links.view().ports and len({info(links, m).exempt for m in ("m1", "m2")}) == 2, "active")
+    eventually(lambda: ("br-p", "m2") in links.view().ports and len({info(links, m).exempt for m in ("m1", "m2")}) == 2, "active")
     active, backup = sorted(("m1", "m2"), key=lambda m: info(links, m).exempt)
     for member, may_receive in ((active, True), (backup, False)):
         ofport = box.get("interface", member, "ofport")
@@ -65,18 +66,18 @@ def test_fault_A11_F3_of_an_active_backup_bond_the_active_member_alone(
     assert info(links, active).unfit == "is a bond member"
     assert info(links, backup).unfit == BOND
     box.appctl("bond/set-active-slave", "bond0", backup)
-    took = until(lambda: info(links, active).exempt == BOND and info(links, backup).exempt == "", "the other one")
+    took = eventually(lambda: info(links, active).exempt == BOND and info(links, backup).exempt == "", "the other one")
     assert took < 1.0
 
 
 @pytest.mark.parametrize("settings", [["bond_mode=balance-slb"], ["bond_mode=balance-tcp", "lacp=active"], ["lacp=passive"]])
 def test_fault_A11_of_other_bonds_no_member(box: Box, links: OvsdbLinks, settings: list[str]) -> None:
     add_bond(box, *settings)
-    until(lambda: ("br-p", "m2") in links.view().ports, "members")
+    eventually(lambda: ("br-p", "m2") in links.view().ports, "members")
     time.sleep(0.2)
     assert {info(links, member).exempt for member in ("m1", "m2")} == {BOND}
     box.vsctl("clear", "port", "bond0", "lacp", "--", "set", "port", "bond0", "bond_mode=active-backup")
-    until(lambda: {info(links, member).exempt for member in ("m1", "m2")} == {BOND, ""}, "once the mode allows it")
+    eventually(lambda: {info(links, member).exempt for member in ("m1", "m2")} == {BOND, ""}, "once the mode allows it")
 
 
 REASONS = {
@@ -96,7 +97,7 @@ def test_fault_A12_settings_of_a_port(box: Box, links: OvsdbLinks, setting: str)
     table, reason, is_exempt = REASONS[setting]
     assert info(links, "br-p-p1").unfit == ""
     box.vsctl("--no-wait", "set", table, "br-p-p1", setting)
-    assert until(lambda: info(links, "br-p-p1").unfit == reason, reason) < 1.0
+    assert eventually(lambda: info(links, "br-p-p1").unfit == reason, reason) < 1.0
     assert info(links, "br-p-p1").exempt == (reason if is_exempt else "")
     assert info(links, "br-p-p2").unfit == ""
 
@@ -104,10 +105,10 @@ def test_fault_A12_settings_of_a_port(box: Box, links: OvsdbLinks, setting: str)
 def test_fault_A12_F4_qos(box: Box, links: OvsdbLinks) -> None:
     box.vsctl("--no-wait", "--id=@q", "create", "qos", "type=linux-htb", "other-config:max-rate=1000000", "--", "set", "port",
               "br-p-p1", "qos=@q")  # fmt: skip
-    until(lambda: info(links, "br-p-p1").unfit == "has QoS", "QoS")
+    eventually(lambda: info(links, "br-p-p1").unfit == "has QoS", "QoS")
     assert info(links, "br-p-p1").exempt == ""
     box.vsctl("--no-wait", "clear", "port", "br-p-p1", "qos")
-    until(lambda: info(links, "br-p-p1").unfit == "", "no QoS any more")
+    eventually(lambda: info(links, "br-p-p1").unfit == "", "no QoS any more")
 
 
 @pytest.mark.parametrize("select", ["select_src_port=@one", "select_dst_port=@one", "select_all=true"])
@@ -115,7 +116,7 @@ def test_fault_A12_mirrors(box: Box, links: OvsdbLinks, select: str) -> None:
     box.vsctl("--no-wait", "--id=@one", "get", "port", "br-p-p1", "--", "--id=@out", "get", "port", "br-p-p3",
               "--", "--id=@m", "create", "mirror", "name=m", select, "output_port=@out",
               "--", "set", "bridge", "br-p", "mirrors=@m")  # fmt: skip
-    until(lambda: info(links, "br-p-p1").unfit == "is mirrored", "mirrored")
+    eventually(lambda: info(links, "br-p-p1").unfit == "is mirrored", "mirrored")
     assert info(links, "br-p-p1").exempt == ""
     assert info(links, "br-p-p3").exempt == info(links, "br-p-p3").unfit == "is a mirror's output port"
     assert info(links, "br-p-p2").unfit == ("is mirrored" if select == "select_all=true" else "")
@@ -126,7 +127,7 @@ def test_bridge_settings_that_matter(box: Box, links: OvsdbLinks) -> None:
     assert (told.datapath_type, told.mac_age_s, told.mac_table_size, told.warnings) == ("dummy", 300, 8192, ())
     box.vsctl("--no-wait", "set", "bridge", "br-p", "other_config:mac-aging-time=60", "other_config:mac-table-size=100",
               "flood_vlans=0")  # fmt: skip
-    until(lambda: links.view().bridges["br-p"].mac_age_s == 60, "ageing time")
+    eventually(lambda: links.view().bridges["br-p"].mac_age_s == 60, "ageing time")
     told = links.view().bridges["br-p"]
     assert told.mac_table_size == 100
     assert "flood_vlans" in told.warnings[0]

@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping, until
+from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
+from tests.waiting import eventually
 from topologies.sandbox import available
 
 pytestmark = [
@@ -60,15 +61,15 @@ def test_fault_A6_release_loses_no_packet(box: Box, hosts: tuple[str, str]) -> N
     with stepping(box) as links:
         links.manage(["br-kept", "br-left"], CONTROLLER)
         links.want(pairs(("br-kept", "br-left")))
-        until(lambda: are_made(links, ("br-kept", "br-left")), "patch ports")
+        eventually(lambda: are_made(links, ("br-kept", "br-left")), "patch ports")
         box.ofctl("add-flow", "br-left", f"cookie={COOKIE},priority=1,actions=NORMAL")
         command = ["ip", "netns", "exec", hosts[0], "ping", "-q", "-i", "0.01", "-c", "200", "10.77.0.2"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
-            until(lambda: "n_packets=0" not in box.ofctl("dump-flows", "br-left"), "pings pass")
+            eventually(lambda: "n_packets=0" not in box.ofctl("dump-flows", "br-left"), "pings pass")
             links.manage(["br-kept"], CONTROLLER)
             links.want(pairs())
             links.allow_release()
-            until(lambda: COOKIE not in box.ofctl("dump-flows", "br-left"), "fsctl's rules are gone")
+            eventually(lambda: COOKIE not in box.ofctl("dump-flows", "br-left"), "fsctl's rules are gone")
             assert ping.poll() is None, "it was released while pings passed"
             output, _ = ping.communicate(timeout=30)
     received = re.search(r"(\d+) received", output)

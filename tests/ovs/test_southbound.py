@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +31,8 @@ from fsctl.rules import (
     RuleTable,
     SetField,
 )
-from topologies.sandbox import Sandbox
+from tests.waiting import eventually
+from topologies.sandbox import SWITCH, Sandbox
 
 pytestmark = pytest.mark.ovs
 
@@ -186,20 +185,14 @@ def test_other_ryu_applications_get_their_replies_and_none_of_ours(driver: Drive
     before = driver.call(connected, "seen").get("flows", 0)
     driver.dump(connected)
     driver.call(connected, "ryu_flow_stats")
-    deadline = time.monotonic() + 20
-    while driver.call(connected, "seen").get("flows", 0) == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: driver.call(connected, "seen").get("flows", 0) != before)
     assert driver.call(connected, "seen")["flows"] == before + len(table(30).rules)
 
 
 def test_an_error_that_nobody_asked_for_is_logged(driver: Driver, connected: str) -> None:
     bad = flow_mod(RuleChange(RuleKey(3, 10, ()), (DecTtl(1),)), 0x7777_0001)
     driver.call(connected, "send_raw", bad)
-    deadline = time.monotonic() + 20
-    while "OFPBAC_MATCH_INCONSISTENT for xid 0x77770001" not in driver.log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    eventually(lambda: "OFPBAC_MATCH_INCONSISTENT for xid 0x77770001" in driver.log.read_text())
 
 
 @pytest.mark.slow
@@ -226,12 +219,12 @@ def test_a_switch_that_dies_wakes_up_who_waits(driver_of: Callable[[Sandbox], Dr
             except UnavailableError as e:
                 caught.append(e)
 
-        os.kill(sandbox.switch_pid, signal.SIGSTOP)
+        sandbox.pause(SWITCH)
         waiting = threading.Thread(target=ask)
         waiting.start()
         time.sleep(0.3)
         assert waiting.is_alive()
-        os.kill(sandbox.switch_pid, signal.SIGKILL)
+        sandbox.kill(SWITCH)
         waiting.join(30)
         (error,) = caught
         assert isinstance(error, UnavailableError)

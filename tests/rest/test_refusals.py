@@ -19,7 +19,9 @@ from fsctl.errors import (
     TooLargeError,
     UnavailableError,
 )
-from tests.rest.conftest import ADMIN, MAX_BODY, VR1, VR2, flow
+from fsctl.northbound import make_app
+from fsctl.northbound.resources import FLOW_BYTES, SMALL_BODY
+from tests.rest.conftest import ADMIN, MAX_BODY, VR1, VR2, auth, flow
 from tests.rest.fake import FakeBackend
 
 FLOWS = "/v1/routers/vr1/flows"
@@ -239,3 +241,18 @@ def test_500_tells_the_log_and_not_the_caller(
     assert "a secret" in caplog.text
     backend.refusal = StoreError("disk full")
     problem(rest.simulate_put(FLOWS, json={"flows": []}, headers=VR1), 500, "store-error")
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "session"), ("PATCH", "nexthops"), ("PATCH", "interfaces/eth0")])
+def test_413_what_is_not_flows_is_short(backend: FakeBackend, method: str, path: str) -> None:
+    rest = TestClient(make_app(backend, auth()))
+    body = b'{"id": "' + b"x" * SMALL_BODY + b'"}'
+    problem(rest.simulate_request(method, f"/v1/routers/vr1/{path}", body=body, headers=VR1 | JSON), 413, "too-large")
+
+
+def test_413_more_than_the_router_may_have(backend: FakeBackend) -> None:
+    """vr2 may have 3 flows."""
+    rest = TestClient(make_app(backend, auth()))
+    padded = b'{"flows": [' + b" " * (SMALL_BODY + 3 * FLOW_BYTES - 13) + b"]}"
+    assert rest.simulate_put("/v1/routers/vr2/flows", body=padded, headers=VR2 | JSON).status_code == 200
+    problem(rest.simulate_put("/v1/routers/vr2/flows", body=padded + b" ", headers=VR2 | JSON), 413, "too-large")

@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,17 @@ from fsctl.errors import FsctlError
 from tests.agent.netns import inside
 from tests.soak import probes, rulebook, words
 from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
-from tests.soak.plan import LEASED, MANAGED, PORTS, ROUTERS, net_of
+from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, net_of
 from tests.soak.probes import CHATTER_EVERY_S, Talk
-from tests.soak.switch import DATABASE, SWITCH, rss_kib
+from tests.soak.switch import rss_kib
 from tests.soak.walk import Flow, Tables, delegations, walk
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import Ears, Probe, wait_until
+from tests.soak.wire import NOBODYS_VLAN, Ears, Probe, mac_text
 from tests.soak.world import SWITCH_NS, World
+from tests.waiting import waited_for
 from topologies.control import Control
-from topologies.processes import LabError
+from topologies.processes import LabError, Whole
+from topologies.sandbox import DATABASE, SWITCH
 
 STATED_S = 1.0
 """In what time everything that somebody else has changed is to be repaired."""
@@ -33,8 +35,6 @@ GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
 ARRIVAL_S = 1.5
 LEARNED_S = 1.3
-NOBODYS_VLAN = 4095
-"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 MAX_GROWTH_KIB = 128 * 1024
 
 
@@ -68,29 +68,25 @@ class Pause:
 WELL = Pause(same_rules=True, bypassed=True, ready=True)
 
 
-class Soak:
+def is_meant_for(station: str, raw: bytes) -> bool:
+    """Whether a frame is addressed to whom it came to. What was only flooded there is not missed."""
+    return bool(raw[0] & 1) or mac_text(raw[:6]) == HOSTS[station].mac
+
+
+class Soak(Whole):
     """A running soak. Everything that threads do ends with the block."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
+        super().__init__()
         self.rng, self.directory = rng, directory
         self.spoofs = False
         """Whether probes with addresses of routers as sources are among those of a pause."""
         self.judge, self.outages = Judge(), Outages()
-        self._stack = ExitStack()
         self.flows: dict[str, list[Flow]] = {}
         self.repairs: list[float] = []
+        self.suspects: list[Sent] = []
+        """Probes that were not delivered as they should."""
         self.compared = 0
-
-    def __enter__(self) -> Soak:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _open(self) -> None:
         judge = self.judge
@@ -119,7 +115,7 @@ class Soak:
         for thread in (self.talk, self.stall, self.leases):
             self._stack.callback(thread.stop)
             thread.start()
-        self.rules = rulebook.read(self.switch)
+        self.rules, self._rules_known = rulebook.read(self.switch), True
         self.rss = self.memory()
 
     # --- what the harness does ----------------------------------------------------------------------------
@@ -145,6 +141,14 @@ class Soak:
     def excuse(self, seconds: float, *bridges: str, eth_dst: str | None = None) -> Excuse:
         return self.judge.excuse(frozenset(bridges or MANAGED), seconds, eth_dst)
 
+    def flush(self, *bridges: str, seconds: float = 2.5) -> None:
+        """The bridges (all, if none is named) of both worlds forget where stations are."""
+        self.excuse(seconds, *bridges)
+        for world in (self.bypassed, self.routed):
+            for bridge in bridges or MANAGED:
+                with suppress(LabError):  # a bridge that is not there, or not yet, knows nobody
+                    world.switch.appctl("fdb/flush", bridge)
+
     def both(self, *vsctl: str) -> None:
         """The same setting in both worlds."""
         for world in (self.bypassed, self.routed):
@@ -164,9 +168,14 @@ class Soak:
             controller = 0  # it does not run just now
         return {"controller": controller, "ovs-vswitchd": self.switch.rss_kib()}
 
+    def forget_rules(self) -> None:
+        """A write has changed what the switch shall hold: it is read when everything is well again."""
+        self._rules_known = False
+
     def remember(self) -> None:
-        """What the switch holds now is what it shall hold: after a write, when packets and REST agree with it."""
-        self.rules = rulebook.read(self.switch)
+        """All is well: what the switch holds now is what it shall hold."""
+        if not self._rules_known:
+            self.rules, self._rules_known = rulebook.read(self.switch), True
 
     # --- what is compared ---------------------------------------------------------------------------------
 
@@ -178,7 +187,8 @@ class Soak:
             return [died]
         stated = pause.extra + STATED_S
         late = self._settled(pause, begins + stated + GRACE_S)
-        self.repairs.append(time.monotonic() - begins)
+        if pause.same_rules and not pause.extra:
+            self.repairs.append(time.monotonic() - begins)
         rest = begins + stated - time.monotonic()
         if rest > 0 and not (pause.same_rules and pause.ready):
             time.sleep(rest)
@@ -198,7 +208,7 @@ class Soak:
     def _unsettled(self, pause: Pause) -> list[str]:
         found = []
         try:
-            if pause.same_rules:
+            if pause.same_rules and self._rules_known:
                 found += rulebook.difference(self.rules, rulebook.read(self.switch))
             if pause.ready:
                 found += [f"not ready: {reason}" for reason in self.control.client.not_ready()]
@@ -217,15 +227,33 @@ class Soak:
         self._let_learn()
         sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
         also = [s for s in sents if s.probe.vlan != NOBODYS_VLAN]
-        wait_until(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
+        waited_for(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
         time.sleep(0.05)  # for what should not arrive
         self.compared += len(sents)
-        found = [problem for sent in sents for problem in self._compare(sent, pause)]
-        found += [problem for sent in sents for problem in self._seen(sent, pause)]
+        found = []
+        for sent in sents:
+            problems = self._compare(sent, pause) + self._seen(sent, pause)
+            if problems:
+                self.suspects.append(sent)
+            found += problems
         return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
 
+    def explained(self, most: int = 2) -> list[str]:
+        """What Open vSwitch says in both worlds of probes that were not delivered as they should."""
+        lines = []
+        for sent in self.suspects[:most]:
+            host = HOSTS[sent.probe.sender]
+            for name, world in ((BYPASSED, self.bypassed), (ROUTED, self.routed)):
+                try:
+                    told = world.switch.appctl("ofproto/trace", host.bridge, f"in_port={host.name}", sent.probe.frame().hex())
+                except LabError as e:
+                    told = str(e)
+                heard = sorted({station for station, _ in sent.heard[name]})
+                lines += [f"{name}: {short(sent.probe)}: heard by {heard}; traced now:", *told.splitlines()]
+        return lines
+
     def _let_learn(self) -> None:
-        """Wait until the bridges know everybody: what is cached teaches a bridge twice a second only."""
+        """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""
         time.sleep(max(CHATTER_EVERY_S + 0.1, self.judge.last_excuse + LEARNED_S - time.monotonic()))
 
     def _send(self, probe: Probe) -> Sent:
@@ -239,6 +267,7 @@ class Soak:
         outcome = walk(self.tables, sent.probe)
         bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
         lost = Counter[tuple[str, bytes]]() if sent.probe.vlan == NOBODYS_VLAN else routed - bypassed
+        lost = Counter({heard: n for heard, n in lost.items() if is_meant_for(*heard)})
         found = []
         for what, frames in (("lost", lost), ("too much", bypassed - routed)):
             found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
@@ -254,8 +283,8 @@ class Soak:
             return []
         if pause.bypassed and not outcome.left and seen:
             return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"]
-        unseen = [p for p in outcome.routers if PORTS[p].station in pause.left and p not in seen]
-        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen and sent.routers[ROUTED] else []
+        unseen = sorted(p for p in sent.routers[ROUTED] - seen if PORTS[p].station in pause.left)
+        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen else []
 
     def _memory(self) -> list[str]:
         now = self.memory()
@@ -268,9 +297,9 @@ class Soak:
     # --- daemons --------------------------------------------------------------------------------------------
 
     def restart_switch(self) -> None:
-        """After a kill: the MAC tables are empty."""
+        """After a kill: the MAC tables are empty; the other world's too."""
         self.switch.start_again(SWITCH)
-        self.excuse(2.5)
+        self.flush()
 
     def restart_database(self) -> None:
         self.switch.start_again(DATABASE)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tests.soak.plan import BY_MAC, HOSTS
 from tests.soak.walk import Outcome, Tables, walk
-from tests.soak.wire import CHATTER, Probe, comparable, is_icmp, is_rationed, mark_of, parse, renumbered
+from tests.soak.wire import CHATTER, NOBODYS_VLAN, Probe, comparable, is_icmp, is_rationed, mark_of, parse, renumbered
 
 PATIENCE_S = 0.6
 """How long after its arrival a frame is judged: the routed world may be slower."""
@@ -153,7 +153,7 @@ class Judge:
             return self._unmarked(heard)
         if (heard.station, comparable(heard.raw)) in sent.heard[ROUTED]:
             return ""
-        on_the_way = heard.raw in self._frames(sent, here.bridge)
+        on_the_way = bool({heard.raw, _out_of_its_vlan(heard.raw)} & set(self._frames(sent, here.bridge)))
         if frame.eth_dst == here.mac:
             is_answer = sent.probe.sender == heard.station and is_icmp(heard.raw)
             return "" if on_the_way or is_answer else "no router would have sent this"
@@ -185,6 +185,12 @@ class Judge:
 
     def _is_excused(self, bridge: str, eth_dst: str, when: float) -> bool:
         return any(bridge in e.bridges and e.eth_dst in (None, eth_dst) and e.begins <= when <= e.ends for e in self._excused)
+
+
+def _out_of_its_vlan(raw: bytes) -> bytes:
+    """As a router's frame was before it came in at an access port; one in nobody's VLAN stays what it is."""
+    frame = parse(raw)
+    return raw if frame.vlan in (None, NOBODYS_VLAN) else raw[:12] + raw[16:]
 
 
 def describe(raw: bytes) -> str:

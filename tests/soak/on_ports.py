@@ -140,6 +140,7 @@ def _set_for_a_while(s: Soak, *settings: tuple[str, str, str]) -> Iterator[Pause
     try:
         for port, column, value in settings:
             s.both("set", "port", port, f"{column}={value}")
+        s.flush(seconds=4.0)  # what stations have said in a VLAN long ago is not the same in both worlds
         yield Pause(installed=False)  # senders at these ports are left to the routers
     finally:
         s.excuse(4.0)
@@ -213,13 +214,15 @@ def bridge_rebuilt(s: Soak) -> Iterator[Pause]:
     """A8: a bridge is deleted and made again with its ports, as a network script does it."""
     bridge = s.rng.choice(MANAGED)
     s.excuse(5.0)
-    for world in (s.bypassed, s.routed):
-        world.switch.ctl("del-br", bridge)
+    with s.outages.during("switch"):  # nothing can be withdrawn from a bridge that is being deleted or made
+        for world in (s.bypassed, s.routed):
+            world.switch.ctl("del-br", bridge)
     if s.rng.random() < 0.5:
         yield Pause()  # A9: over ports that are plugged nowhere nothing is bypassed
         s.excuse(5.0)
-    for world in (s.bypassed, s.routed):
-        world.switch.build_bridge(bridge, world.fail_mode)
+    with s.outages.during("switch", adds=1.0):
+        for world in (s.bypassed, s.routed):
+            world.switch.build_bridge(bridge, world.fail_mode)
     yield Pause(extra=2.0, same_rules=True, bypassed=True, ready=True)
 
 
@@ -269,4 +272,12 @@ def _spanning_tree(s: Soak, column: str, seconds: float, *timing: str) -> Iterat
         s.excuse(4.0)
         if not s.switch.died():
             s.both(*[w for b in MANAGED for w in ("--", "set", "bridge", b, f"{column}=false")][1:])
-    yield Pause(extra=1.0, same_rules=True, bypassed=True, ready=True)
+            _let_flood(s)
+    yield Pause(extra=2.0, same_rules=True, bypassed=True, ready=True)
+
+
+def _let_flood(s: Soak) -> None:
+    """Open vSwitch 3.1 floods nothing more into ports that have forwarded by spanning tree, until they are plugged in anew."""
+    ports = [p for p in PORTS.values() if p.bridge in MANAGED]
+    s.both(*[w for p in ports for w in ("--", "del-port", p.bridge, p.name)][1:])
+    s.both(*[w for p in ports for w in ("--", *s.switch.adding(p))][1:])

@@ -54,7 +54,6 @@ HOSTS = {
         _host("t", "b0", 20, "tag=10"), _host("u", "b2", 21, "trunks=20", "vlan_mode=trunk"), _host("x", FOREIGN, 22),
     )
 }  # fmt: skip
-LISTENERS = frozenset("ctudex")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,13 @@
-"""A private Open vSwitch with real packets, whose daemons can be stopped, killed and started again one by one."""
+"""A private Open vSwitch with real packets: its bridges, the rules of fsctl in them, and which daemon has ended by itself."""
 
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 from tests.soak.plan import BRIDGES, PORTS, Port
-from topologies.processes import LabError, spawn
-from topologies.sandbox import Sandbox
+from topologies.sandbox import DATABASE, SWITCH, Sandbox
 
-DATABASE, SWITCH = 0, 1
-RESTART_TIMEOUT_S = 20.0
 COOKIE = "0x667363746c000000"
 _TIMED = re.compile(r"(idle|hard)_timeout=")
 
@@ -22,18 +16,10 @@ class Switch(Sandbox):
     """ovsdb-server and ovs-vswitchd of one world; `name` is the network namespace of its datapath."""
 
     def __init__(self, name: str) -> None:
-        self.commands: list[tuple[str, ...]] = []
         self.killed: set[int] = set()
         super().__init__(inside=("ip", "netns", "exec", name))
 
-    def _spawn(self, *command: str) -> None:
-        self.commands.append(command)
-        super()._spawn(*command)
-
     # --- daemons ------------------------------------------------------------------------------------------
-
-    def daemon(self, which: int) -> subprocess.Popen[bytes]:
-        return self._daemons[which]
 
     def died(self) -> str:
         """Which daemon has ended by itself, with its last words; empty if none has."""
@@ -45,34 +31,17 @@ class Switch(Sandbox):
                 return f"{name} ended by itself with {code}: {tail}"
         return ""
 
-    def pause(self, which: int) -> None:
-        self._daemons[which].send_signal(signal.SIGSTOP)
-
-    def resume(self, which: int) -> None:
-        self._daemons[which].send_signal(signal.SIGCONT)
-
     def kill(self, which: int) -> None:
         self.killed.add(which)
-        self._daemons[which].kill()
-        self._daemons[which].wait()
+        super().kill(which)
 
     def start_again(self, which: int) -> None:
         """A daemon that was killed; returns when it answers."""
         self.killed.discard(which)
-        self._daemons[which] = spawn(list(self.commands[which]), self.directory / f"daemon{which}.out", self.env)
-        asked = ("ovs-appctl", "--timeout=2", "-t", self._ctl("sw" if which == SWITCH else "db"), "version")
-        ends = time.monotonic() + RESTART_TIMEOUT_S
-        while True:
-            try:
-                self.run(*asked)
-                return
-            except LabError:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(0.05)
+        super().start_again(which)
 
     def rss_kib(self) -> int:
-        return rss_kib(self._daemons[SWITCH].pid)
+        return rss_kib(self.pid(SWITCH))
 
     # --- bridges ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is watched all the time: how long the controller's loop stands still, leases, memory."""
+"""What is watched all the time: how long the controller takes to answer, and when leases end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Stall(threading.Thread):
         super().__init__(daemon=True)
         self._control, self._outages = control, outages
         self._stopping = threading.Event()
-        self.worst, self.when, self.asked = 0.0, 0.0, 0
+        self.worst, self.asked = 0.0, 0
         self.late = 0.0
         """How late this thread itself has been: the machine's share in `worst`."""
 
@@ -76,7 +76,7 @@ class Stall(threading.Thread):
             now = time.monotonic()
             self.asked += 1
             if now - begins > self.worst and not self._outages.overlap(begins, now, ("controller",)):
-                self.worst, self.when = now - begins, begins
+                self.worst = now - begins
             self._stopping.wait(POLL_S)
             self.late = max(self.late, time.monotonic() - now - POLL_S)
 

@@ -8,13 +8,14 @@ import selectors
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 ETH_P_ALL = 3
 CHATTER = 0x88B5
 """Local experimental ethertype (IEEE 802): stations say that they are there."""
+NOBODYS_VLAN = 4095
+"""Reserved (IEEE 802.1Q, 9.6), and fsctl's for its links: fsctl drops such frames on every port of its bridges."""
 SOL_PACKET, ADD_MEMBERSHIP, AUXDATA, IGNORE_OUTGOING, MR_PROMISC = 263, 1, 8, 23, 1
 SO_RCVBUFFORCE = 33
 TP_STATUS_VLAN_VALID = 1 << 4
@@ -255,13 +256,3 @@ class Ears:
                 devices.take()
             except BlockingIOError:
                 return
-
-
-def wait_until(done: Callable[[], bool], seconds: float, step: float = 0.01) -> bool:
-    """Whether it came true in this time."""
-    ends = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(step)
-    return True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.agent.netns import Namespace, inside, namespaces
 from tests.soak.plan import HOSTS, PORTS, ROUTERS, Port, RouterPlan, net_of
-from tests.soak.switch import DATABASE, SWITCH, Switch
+from tests.soak.switch import Switch
 from tests.soak.wire import Devices, Heard
-from topologies.processes import run
+from topologies.processes import Whole, run
 
 HOSTS_NS, SWITCH_NS = "h", "s"
 ROUTER_SYSCTLS = {
@@ -31,25 +31,14 @@ OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "
 Routes = list[dict[str, Any]]
 
 
-class World:
+class World(Whole):
     """`tag` keeps the namespaces of two worlds apart; `fail_mode` is that of the bridges when they are made."""
 
     def __init__(self, tag: str, fail_mode: str, heard: Heard, overheard: Heard) -> None:
+        super().__init__()
         self.tag, self.fail_mode = tag, fail_mode
         self._heard, self._overheard = heard, overheard
-        self._stack = ExitStack()
         self.ns: dict[str, Namespace] = {}
-
-    def __enter__(self) -> World:
-        try:
-            self._open()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _open(self) -> None:
         labels = (HOSTS_NS, SWITCH_NS, *ROUTERS)
@@ -63,7 +52,7 @@ class World:
         for plan in ROUTERS.values():
             self._configure(plan)
         self.switch = Switch(self.ns[SWITCH_NS].name)
-        self._stack.callback(self._end_switch)
+        self._stack.callback(self.switch.stop)
         self.switch.start()
         self.switch.build(self.fail_mode)
         self.hosts = self._listen(HOSTS_NS, {p.station: p.device for p in HOSTS.values()}, self._heard)
@@ -76,12 +65,6 @@ class World:
             opened = Devices(devices, heard)
         self._stack.callback(opened.close)
         return opened
-
-    def _end_switch(self) -> None:
-        for which in (DATABASE, SWITCH):
-            with suppress(ProcessLookupError, IndexError):
-                self.switch.resume(which)
-        self.switch.stop()
 
     def _plug(self, port: Port) -> None:
         """A cable: the station's end with the station's MAC, the other in Open vSwitch's namespace."""

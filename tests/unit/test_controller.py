@@ -18,14 +18,6 @@ from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
 
 from .paper import MAC, Lab
 
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.stop()
-
-
 TO_S, TO_B, ELSEWHERE = Forward("eth1", MAC["s0"]), Forward("eth1", MAC["b"]), Forward("eth1", MAC["a"])
 
 

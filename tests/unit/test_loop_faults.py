@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,24 +15,11 @@ from fsctl.fib import Fib, change_of
 from fsctl.inventory import Inventory
 from fsctl.model import Forward, Match, Prefix
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
+from tests.waiting import eventually
 
-from .paper import MAC, Lab
+from .paper import MAC, Lab, PaperSwitch
 
 TO_B = Forward("eth1", MAC["b"])
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.stop()
-
-
-def eventually(what: Callable[[], Any], within_s: float = 3.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def stored(lab: Lab) -> Any:
@@ -128,6 +114,17 @@ def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
     lab.check_in_step()
 
 
+def test_a_store_that_works_again_is_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        for method in ("commit_all", "probe"):
+            full.setattr(lab.store, method, broken)
+        with pytest.raises(StoreError):
+            lab.write("r", ("11.0.0.0/8", TO_B))
+        time.sleep(1.2)
+        assert any("full" in reason for reason in lab.controller.not_ready())
+    eventually(lambda: not lab.controller.not_ready())
+
+
 def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsctl.durable.PATIENCE_S", 0.3)
     hold = threading.Event()
@@ -141,6 +138,10 @@ def test_a_store_that_hangs_keeps_nobody(lab: Lab, monkeypatch: pytest.MonkeyPat
         slow.setattr(lab.store, "commit_all", late)
         with pytest.raises(StoreError, match="has not answered"):
             lab.write("r", ("10.0.0.0/8", TO_B))
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="has not answered"):  # nobody waits behind it
+            lab.write("s", ("10.0.0.0/8", TO_B))
+        assert time.monotonic() - began < 0.2
     assert not lab.flow_rules("x")
     hold.set()  # the store carries the write out after all: it is put right
     eventually(lambda: not lab.controller.durable.owed)
@@ -203,3 +204,124 @@ def test_a_port_that_is_barred_is_down(lab: Lab) -> None:
     ports = [barred if port.name == "s1" else port for port in lab.ports("z")]
     lab.controller.ports_changed(lab.switches["z"], ports)
     eventually(lambda: "no-forward" in lab.controller.network.routers["s"].interfaces["eth1"].why_down)
+
+
+def test_a_silent_switch_is_named_although_writes_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write waits for its own bundle; that a later one was sent a moment ago says nothing."""
+    lab.settle()
+    hold, whole = threading.Event(), lab.switches["x"].apply
+    monkeypatch.setattr(lab.switches["x"], "apply", lambda update: (hold.wait(10), whole(update))[1])
+    tickets = []
+    for n in range(12):
+        change = change_of(Match("eth0", Prefix.parse(f"10.{n}.0.0/16")), TO_B)
+        tickets.append(lab.controller.write(Write("r", [change])))
+        time.sleep(0.2)
+    try:
+        assert tickets[0].wait(1).waiting_for == ("x",)
+        assert lab.controller.not_ready()
+    finally:
+        hold.set()
+
+
+def test_an_error_that_is_heard_of_after_the_comparison_has_begun(lab: Lab) -> None:
+    """The loop asks for a comparison before it has heard of the error; the worker then never says that it is back."""
+    lab.settle()
+    gate, worker = threading.Event(), lab.controller.installer.bridges["x"].worker
+    lab.controller._jobs.add(lambda: gate.wait(5) and None)
+
+    def fails() -> None:
+        raise UnavailableError("no answer in time")
+
+    lab.switches["x"].drift(True)
+    worker._attempt(fails)
+    gate.set()
+    eventually(lambda: not lab.controller.not_ready())
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()
+
+
+def test_a_rejection_that_is_heard_of_after_a_comparison_has_begun(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison tries the rule again, and the switch takes it: nothing is left of the rejection."""
+    lab.write("r", ("10.1.0.0/16", TO_B))
+    (key,) = lab.flow_rules("x")
+    lab.write("r", replace=True)
+    lab.settle()
+    switch, gate = lab.switches["x"], threading.Event()
+    whole = switch.apply
+
+    def slow(update: Any) -> Any:
+        rejections = whole(update)
+        gate.wait(5)
+        return rejections
+
+    switch.refuse.add(key)
+    monkeypatch.setattr(switch, "apply", slow)
+    change = change_of(Match("eth0", Prefix.parse("10.1.0.0/16")), TO_B)
+    ticket = lab.controller.write(Write("r", [change]))
+    eventually(lambda: len(switch.updates[-1].changes) and any(c.key == key for c in switch.updates[-1].changes))
+    monkeypatch.setattr(switch, "apply", whole)
+    switch.refuse.clear()
+    switch.drift(True)
+    eventually(lambda: lab.controller.installer.bridges["x"].has_drifted)
+    time.sleep(0.05)
+    gate.set()
+    assert not ticket.wait(5).failed
+    eventually(lambda: not lab.controller.not_ready())
+    lab.check_in_step()
+
+
+def test_a_loop_that_is_busy_is_not_stuck(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is always one more job."""
+    monkeypatch.setattr("fsctl.controller.STUCK_S", 0.2)
+    until = time.monotonic() + 0.6
+
+    def again() -> None:
+        if time.monotonic() < until:
+            time.sleep(0.005)
+            lab.controller._jobs.add(again)
+
+    again()
+    while time.monotonic() < until:
+        assert not lab.controller.unhealthy()
+        time.sleep(0.01)
+
+
+def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
+    """It answers for its ports, and then not for its rules."""
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.settle()
+    again = PaperSwitch("x")
+    again.table, again.gone = lab.switches["x"].table, True
+    lab.switches["x"] = again
+    lab.controller.switch_connected(again, lab.ports("x"))
+    eventually(lambda: any("gone" in reason for reason in lab.controller.not_ready()))
+    again.gone = False
+    eventually(lambda: not lab.controller.not_ready())
+    lab.check_in_step()
+
+
+def test_another_switch_of_the_same_name_comes_and_goes(lab: Lab) -> None:
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.settle()
+    other = PaperSwitch("x")
+    lab.controller.switch_connected(other, [])
+    eventually(lambda: lab.controller.installer.bridges["x"].worker.switch is other)
+    lab.controller.ports_changed(lab.switches["x"], lab.ports("x"))
+    lab.settle()
+    assert not lab.controller.network.routers["r"].interfaces["eth0"].up
+    other.is_closed = True
+    lab.controller.switch_gone(other)
+    eventually(lambda: lab.controller.network.routers["r"].interfaces["eth0"].up)
+    lab.check_in_step()
+    assert lab.flow_rules("x")
+
+
+def test_an_old_connection_that_ends_late_changes_nothing(lab: Lab) -> None:
+    lab.settle()
+    old, again = lab.switches["x"], PaperSwitch("x")
+    again.table, lab.switches["x"] = old.table, again
+    lab.controller.switch_connected(again, lab.ports("x"))
+    lab.settle()
+    lab.controller.switch_gone(old)
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()

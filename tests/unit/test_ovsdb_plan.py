@@ -14,6 +14,7 @@ from fsctl.ovsdb.plan import plan
 from fsctl.ovsdb.schema import _CLASSES, _MONITOR_ONLY, COLUMNS
 from fsctl.ovsdb.view import view_of
 from fsctl.ovsdb.wanted import Wanted
+from fsctl.rules import TABLES
 from tests.unit.ovsdb_rows import TARGET, Rows, field_names
 
 OTHER = "tcp:127.0.0.1:9999"
@@ -64,7 +65,7 @@ def test_one_plan_makes_everything(rows: Rows) -> None:
     for name in "ab":
         bridge = rows.named("Bridge", name)
         assert (bridge.fail_mode, bridge.protocols) == ("secure", ("OpenFlow13", "OpenFlow14"))
-        assert [rows.tables["Flow_Table"][uuid].prefixes for uuid in bridge.flow_tables.values()] == [PREFIXES] * 7
+        assert [rows.tables["Flow_Table"][uuid].prefixes for uuid in bridge.flow_tables.values()] == [PREFIXES] * len(TABLES)
         controller = rows.tables["Controller"][bridge.controller[0]]
         assert (controller.target, controller.connection_mode) == (TARGET, "out-of-band")
     untouched = rows.named("Bridge", "c")

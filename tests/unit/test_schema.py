@@ -167,3 +167,12 @@ def test_repeated_keys_are_named() -> None:
 @given(st.recursive(st.floats() | st.text() | st.none(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_shown_values_are_short_json(value: Any) -> None:
     assert len(json.dumps(shown(value), allow_nan=False)) <= 12 * MAX_SHOWN
+
+
+def test_a_long_body_lets_others_run() -> None:
+    paused: list[bool] = []
+    body = b'{"flows": [' + b"{}, " * 5000 + b'{"a": [{"b": 1}]}]}'
+    assert loads(body, lambda: paused.append(True)) == loads(body)
+    assert len(paused) == 5
+    with pytest.raises(MalformedError, match="twice"):
+        loads(b'{"a": 1, "a": 2}', lambda: None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,13 +14,6 @@ from fsctl.status import CLEAR, InterfaceChange, SessionRequest
 from .paper import MAC, Lab
 
 TO_S, TO_B = Forward("eth1", MAC["s0"]), Forward("eth1", MAC["b"])
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    lab = Lab()
-    yield lab
-    lab.stop()
 
 
 def without(config: Config, router: str, interface: str | None = None) -> Config:

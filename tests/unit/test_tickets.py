@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
+from fsctl.answers import Answers
 from fsctl.controller import Controller
 from fsctl.errors import ConflictError, StoreError, UnavailableError
 from fsctl.fib import Fib, change_of
@@ -221,3 +223,21 @@ def test_a_sessions_writes_are_not_joined() -> None:
     assert not together.takes(write("s", "b"))
 
 
+
+
+def test_many_answers_that_are_late_take_no_time() -> None:
+    """A hung switch, or a loop that was held up, makes thousands of them late at once."""
+    runtime = Threads()
+    lab = Lab()
+    try:
+        answers = Answers(runtime, lab.controller.installer, lab.controller.desired)
+        tickets = [Pending(runtime) for _ in range(3000)]
+        for ticket in tickets:
+            answers.add(ticket, lambda: WriteResult(1), {}, early_until=time.monotonic() - 100)
+        time.sleep(1.6)
+        began = time.monotonic()
+        answers.settle(is_starting=True)
+        assert time.monotonic() - began < 0.5
+        assert {ticket.wait(0).revision for ticket in tickets} == {1}
+    finally:
+        lab.stop()
