@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -79,7 +80,7 @@ class Books:
 
     def network(self, wiring: Wiring) -> Network:
         """All that is known, as the compiler wants it."""
-        ports, links = wiring.ports(), wiring.links()
+        ports, links, ids = wiring.ports(), wiring.links(), wiring.ids()
         routers = {
             name: Router(name, {i.name: _plugged(i, ports[i.bridge]) for i in router.interfaces.values()})
             for name, router in self.routers.items()
@@ -89,6 +90,7 @@ class Books:
                 b,
                 {peer: ports[b][port].ofport for peer, port in links[b].items()},
                 sender_ports={p.ofport: 4096 for name, p in ports[b].items() if name not in links[b].values()},
+                port_ids={p.ofport: ids[name] for name, p in ports[b].items() if name in ids},
             )
             for b in BRIDGES
         }
@@ -142,6 +144,11 @@ class Wiring:
                 bodies = wire.ask(requests.port_desc(next(wire.xids)))
             found[bridge] = {port.name: port for body in bodies for port in decode_ports(body)}
         return found
+
+    def ids(self) -> dict[str, int]:
+        """What tells a port from an earlier one with its number."""
+        listed = json.loads(self.ovs.vsctl("--format=json", "--columns=name,_uuid", "list", "interface"))
+        return {name: zlib.crc32(uuid.encode()) for name, (_, uuid) in listed["data"]}
 
     def links(self) -> dict[str, dict[str, str]]:
         """Bridge -> peer bridge -> patch port, where both ends are there."""
