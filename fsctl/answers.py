@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fsctl.desired import Desired
+from fsctl.errors import UnavailableError
 from fsctl.installer import Installer
 from fsctl.runtime import Runtime
 from fsctl.status import WriteResult
 from fsctl.writes import Pending
 
+_LOG = logging.getLogger(__name__)
 PATIENCE_S = 1.5
 """How long a write waits for switches and links; the answer names what it still waits for."""
 CHANGES_PER_S = 10_000
@@ -65,14 +68,19 @@ class Answers:
     def resolve_due(self, *, is_starting: bool) -> None:
         """Answer the writes that have all that they wait for, and those whose time is up."""
         now = self._runtime.now()
+        done: list[_Waiting] = []
         left: list[_Waiting] = []
         for waiting in self._waiting:
-            if now >= waiting.deadline or (not is_starting and self._has_all(waiting)):
-                waiting.ticket.result = waiting.result
-                waiting.ticket.resolve()
-            else:
-                left.append(waiting)
+            is_done = now >= waiting.deadline or (not is_starting and self._has_all(waiting))
+            (done if is_done else left).append(waiting)
         self._waiting = left
+        for waiting in done:
+            waiting.ticket.result = waiting.result
+            try:
+                waiting.ticket.resolve()
+            except Exception:  # noqa: BLE001 - a mistake in one answer must not keep the others waiting
+                _LOG.exception("a write could not be answered")
+                waiting.ticket.fail(UnavailableError("the change is stored; fsctl failed to say what became of it"))
 
     def next_deadline(self) -> float:
         return min((w.deadline for w in self._waiting), default=float("inf"))

@@ -199,12 +199,12 @@ def test_a_client_of_a_router_sees_no_other(host: Host) -> None:
 def test_a_hung_switch_keeps_no_reader_and_no_lease(host: Host) -> None:
     """Nobody has written meanwhile, so nobody can know yet that it hangs."""
     host.chain()
-    host.pause(host.ovs.switch_pid)
+    host.ovs.pause(SWITCH)
     body = {"id": "agent", "lease": 3, "graceful_restart": 0, "reasons": []}
     host.client.call("PUT", "/v1/routers/r1/session", body)
     began = time.monotonic()
     assert len(host.client.flows("r1")) == 1
     assert time.monotonic() - began < 1.0 + ANSWERED_S
     eventually(lambda: not host.client.flows("r1"), 3 + ANSWERED_S)
-    host.resume(host.ovs.switch_pid)
+    host.ovs.resume(SWITCH)
     eventually(lambda: not host.is_bypassed(), REPAIRED_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from ovs_wire import Wire
 from fsctl.fib import Fib, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Match, Network, Router, Verdict, format_mac
 from fsctl.openflow import FlowDecoder, decode_ports, requests
-from fsctl.rules import RuleTable, SetField
+from fsctl.rules import Action, Learn, RuleTable, SetField
 from fsctl.schema.bodies import read_replacement
 from fsctl.status import Port
 from tests.strategies import ROUTER_MACS
@@ -79,7 +80,7 @@ class Books:
 
     def network(self, wiring: Wiring) -> Network:
         """All that is known, as the compiler wants it."""
-        ports, links = wiring.ports(), wiring.links()
+        ports, links, ids = wiring.ports(), wiring.links(), wiring.ids()
         routers = {
             name: Router(name, {i.name: _plugged(i, ports[i.bridge]) for i in router.interfaces.values()})
             for name, router in self.routers.items()
@@ -89,10 +90,16 @@ class Books:
                 b,
                 {peer: ports[b][port].ofport for peer, port in links[b].items()},
                 sender_ports={p.ofport: 4096 for name, p in ports[b].items() if name not in links[b].values()},
+                port_ids={p.ofport: ids[name] for name, p in ports[b].items() if name in ids},
             )
             for b in BRIDGES
         }
         return Network(bridges, routers, {name: Fib(self.delegations(flows)) for name, flows in self.flows.items()})
+
+
+def _without_epochs(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """An epoch tells the interfaces apart that had a port's number; the books know none."""
+    return tuple(replace(action, epoch=0) if isinstance(action, Learn) else action for action in actions)
 
 
 def _plugged(interface: Interface, ports: Mapping[str, Port]) -> Interface:
@@ -138,6 +145,11 @@ class Wiring:
             found[bridge] = {port.name: port for body in bodies for port in decode_ports(body)}
         return found
 
+    def ids(self) -> dict[str, int]:
+        """What tells a port from an earlier one with its number."""
+        listed = json.loads(self.ovs.vsctl("--format=json", "--columns=name,_uuid", "list", "interface"))
+        return {name: zlib.crc32(uuid.encode()) for name, (_, uuid) in listed["data"]}
+
     def links(self) -> dict[str, dict[str, str]]:
         """Bridge -> peer bridge -> patch port, where both ends are there."""
         home = {port: b for b in BRIDGES for port in self.ovs.vsctl("list-ports", b).split()}
@@ -157,5 +169,5 @@ class Wiring:
             with Wire(self.ovs.management(bridge)) as wire:
                 for body in wire.ask(requests.flow_stats(next(wire.xids), only_ours=False)):
                     flows.feed(body)
-            found[bridge] = RuleTable(flows.dump.rules)
+            found[bridge] = RuleTable({key: _without_epochs(actions) for key, actions in flows.dump.rules.items()})
         return found

@@ -13,6 +13,7 @@ from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
 from fsctl.errors import UnavailableError
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
+from fsctl.rules import TABLES
 from tests.waiting import eventually
 from topologies.sandbox import DATABASE, available
 
@@ -72,7 +73,7 @@ def test_manage_makes_bridges_controllable(box: Box, links: OvsdbLinks) -> None:
     assert set(box.get("bridge", "br-a", "protocols").strip("[]").split(", ")) == {"OpenFlow13", "OpenFlow14"}
     assert box.column("controller", "inactivity_probe") == [str(INACTIVITY_PROBE_MS)]
     assert box.column("controller", "connection_mode") == ["out-of-band"]
-    assert box.column("flow_table", "prefixes") == ["ipv6_dst", "nw_dst", "nw_src"] * 7
+    assert box.column("flow_table", "prefixes") == ["ipv6_dst", "nw_dst", "nw_src"] * len(TABLES)
     before = box.dump()
     links.manage(["br-a"], CONTROLLER)
     time.sleep(0.2)

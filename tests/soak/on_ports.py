@@ -19,16 +19,17 @@ ANSWERED_S = 2.0
 @action()
 def patch_one(s: Soak) -> Iterator[Pause]:
     """A7: one of fsctl's patch ports is deleted."""
-    bridge, port = s.rng.choice(s.switch.patch_ports())
-    s.switch.ctl("del-port", bridge, port)
+    for bridge, port in s.rng.sample(there := s.switch.patch_ports(), min(1, len(there))):
+        s.switch.ctl("del-port", bridge, port)
     yield WELL
 
 
 @action()
 def patch_all(s: Soak) -> Iterator[Pause]:
     """A7: all of fsctl's patch ports are deleted at once."""
-    args = [word for bridge, port in s.switch.patch_ports() for word in ("--", "del-port", bridge, port)]
-    s.switch.ctl(*args[1:])
+    args = [word for bridge, port in s.switch.patch_ports() for word in ("--", "--if-exists", "del-port", bridge, port)]
+    if args:  # another action may have deleted them
+        s.switch.ctl(*args[1:])
     yield WELL
 
 
@@ -37,8 +38,9 @@ def tag_cleared(s: Soak) -> Iterator[Pause]:
     """A17: the tag of every patch port is cleared, or changed."""
     ports = s.switch.patch_ports()
     change = s.rng.choice((("clear", "tag"), ("set", "tag=10"), ("set", "vlan_mode=trunk")))
-    args = [word for _, port in ports for word in ("--", change[0], "port", port, change[1])]
-    s.switch.ctl(*args[1:])
+    args = [word for _, port in ports for word in ("--", "--if-exists", change[0], "port", port, change[1])]
+    if args:
+        s.switch.ctl(*args[1:])
     yield WELL
     tags = [s.switch.ctl("get", "port", port, "tag").strip() for _, port in s.switch.patch_ports()]
     assert len(tags) >= len(ports), f"{len(tags)} of {len(ports)} patch ports"

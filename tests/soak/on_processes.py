@@ -192,7 +192,7 @@ def _write_again(s: Soak, router: str) -> None:
 @action(alone=True)
 def controller_restarted(s: Soak) -> Iterator[Pause]:
     """The controller ends in order and starts again, without delegating anew: no rule changes."""
-    with s.outages.during("controller", adds=LEASE_S):
+    with s.leases.none, s.outages.during("controller", adds=LEASE_S):
         s.control.stop()
         begins = s.control.log.stat().st_size
         s.control.start()

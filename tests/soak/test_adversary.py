@@ -13,16 +13,15 @@ import os
 import random
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fsctl.errors import FsctlError
 from tests.soak import on_ports, on_processes, on_rules
 from tests.soak.actions import ACTIONS, Action
 from tests.soak.harness import STATED_S, WELL, Pause, Soak
-from topologies.processes import LabError
 from topologies.sandbox import available
 
 SECONDS = float(os.environ.get("FSCTL_SOAK_SECONDS", "60"))
@@ -76,8 +75,9 @@ class Round:
                 if found:
                     return [f"in {self.name}, at {pause}:", *found]
             self._soak.remember()
-        except (AssertionError, LabError, FsctlError) as e:
-            return [f"in {self.name}: {type(e).__name__}: {e}", self._soak.switch.died()]
+        except Exception as e:  # noqa: BLE001 - whatever it is, the history belongs to it
+            frames = traceback.extract_tb(e.__traceback__)[-1:]
+            return [f"in {self.name}: {type(e).__name__}: {e}", *map(str, frames), self._soak.switch.died()]
         finally:
             for run in self._runs.values():
                 run.close()  # type: ignore[attr-defined]
