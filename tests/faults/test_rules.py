@@ -207,4 +207,4 @@ def test_a_hung_switch_keeps_no_reader_and_no_lease(host: Host) -> None:
     assert time.monotonic() - began < 1.0 + ANSWERED_S
     eventually(lambda: not host.client.flows("r1"), 3 + ANSWERED_S)
     host.ovs.resume(SWITCH)
-    eventually(lambda: not host.is_bypassed(), REPAIRED_S)
+    eventually(lambda: not host.is_bypassed(), within_s=REPAIRED_S)

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from .host import MAC, Host, eventually
+from tests.waiting import eventually
+
+from .host import MAC, Host
 
 BROADCAST, VICTIM = "ff:ff:ff:ff:ff:ff", "02:00:00:00:10:01"
 PROBE = f"in_port=1,dl_src={MAC['a']},dl_dst={VICTIM},dl_type=0x88b5"
@@ -38,7 +40,7 @@ def receiver(host: Host) -> str:
 def test_fault_X1_a_neighbour_cannot_keep_what_is_for_a_host_behind_an_exempt_port(host: Host, setting: str) -> None:
     """One frame with its MAC address was enough for five minutes: what the host sent itself was not learned."""
     host.ovs.vsctl("set", "port", "b0-p5", setting)
-    eventually(lambda: "priority=8,in_port=5" in plain(host.rules("b0")), 5)
+    eventually(lambda: "priority=8,in_port=5" in plain(host.rules("b0")))
     says(host, 5, VICTIM)
     assert receiver(host) == "b0-p5"
     says(host, 3, VICTIM)
@@ -51,7 +53,7 @@ def test_fault_X2_two_ports_that_exchange_their_numbers_do_not_exchange_their_ho
     says(host, 6, VICTIM)
     assert receiver(host) == "b0-p6"
     host.ovs.vsctl("set", "interface", "b0-p6", "ofport_request=7", "--", "set", "interface", "b0-p7", "ofport_request=6")
-    eventually(lambda: receiver(host) != "b0-p7", 5)
+    eventually(lambda: receiver(host) != "b0-p7")
     says(host, 6, VICTIM)
     assert receiver(host) == "b0-p6"
 
