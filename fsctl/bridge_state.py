@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
@@ -42,7 +41,8 @@ class BridgeState:
         self.demoted: set[RuleKey] = set()
         self.doors: dict[RuleKey, tuple[Action, ...]] = {}
         """The arrival and egress rules that the switch is known to hold."""
-        self.repairs: Counter[str] = Counter()
+        self.repairs = 0
+        """Rules that somebody else had changed and that were put right."""
         self.fix = 0
         self.confirmed = 0
         """The number of the last bundle or comparison that the loop knows to be confirmed."""
@@ -185,8 +185,7 @@ class BridgeState:
     def _synced(self, report: Report, now: float) -> None:
         took = now - self._began
         if report.changes and not self._is_restart:
-            self.repairs["rules"] += len(report.changes)
-            self.repairs["comparisons"] += 1
+            self.repairs += len(report.changes)
             _LOG.warning("bridge %s: somebody else changed rules; %d repaired", self.bridge, len(report.changes))
         elif self._is_restart:
             rules = len(report.table.rules) if report.table is not None else 0

@@ -103,7 +103,7 @@ class Views:
             ofports={port.name: port.ofport for port in ports.values()},
             links=tuple(self._known.now.network.bridges[name].links),
             warnings=tuple(warnings),
-            repairs=sum(here.repairs.values()) if here is not None else 0,
+            repairs=here.repairs if here is not None else 0,
         )
 
     def not_ready(self) -> Sequence[str]:
