@@ -250,7 +250,12 @@ class Soak(Whole):
                     told = str(e)
                 heard = sorted({station for station, _ in sent.heard[name]})
                 lines += [f"{name}: {short(sent.probe)}: heard by {heard}; traced now:", *told.splitlines()]
-        return lines
+        columns = "--columns=name,type,ofport,link_state,error,options"
+        try:
+            told = self.switch.ctl(columns, "--format=csv", "find", "interface", "type=patch")
+        except LabError as e:
+            told = str(e)
+        return [*lines, "patch ports:", *told.splitlines()]
 
     def _let_learn(self) -> None:
         """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""

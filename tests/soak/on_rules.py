@@ -69,7 +69,7 @@ def mod_flows(s: Soak) -> Iterator[Pause]:
     yield WELL
 
 
-@action()
+@action(alone=True)
 def foreign(s: Soak) -> Iterator[Pause]:
     """Somebody else's rules that concern nobody come and go, a hundred at a time: they are left alone."""
     bridge = s.rng.choice(MANAGED)
