@@ -13,7 +13,7 @@ from ovs_wire import Wire
 from fsctl.fib import Fib, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Match, Network, Router, Verdict, format_mac
 from fsctl.openflow import FlowDecoder, decode_ports, requests
-from fsctl.rules import Action, Learn, RuleTable, SetField
+from fsctl.rules import RuleTable, SetField
 from fsctl.schema.bodies import read_replacement
 from fsctl.status import Port
 from tests.strategies import ROUTER_MACS
@@ -97,11 +97,6 @@ class Books:
         return Network(bridges, routers, {name: Fib(self.delegations(flows)) for name, flows in self.flows.items()})
 
 
-def _without_epochs(actions: tuple[Action, ...]) -> tuple[Action, ...]:
-    """An epoch tells the interfaces apart that had a port's number; the books know none."""
-    return tuple(replace(action, epoch=0) if isinstance(action, Learn) else action for action in actions)
-
-
 def _plugged(interface: Interface, ports: Mapping[str, Port]) -> Interface:
     port = ports.get(interface.port)
     return replace(interface, ofport=port and port.ofport, up=port is not None and port.up)
@@ -169,5 +164,5 @@ class Wiring:
             with Wire(self.ovs.management(bridge)) as wire:
                 for body in wire.ask(requests.flow_stats(next(wire.xids), only_ours=False)):
                     flows.feed(body)
-            found[bridge] = RuleTable({key: _without_epochs(actions) for key, actions in flows.dump.rules.items()})
+            found[bridge] = RuleTable(flows.dump.rules)
         return found
