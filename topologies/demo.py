@@ -107,7 +107,7 @@ def _rules(lab: Lab) -> list[str]:
         if rule["match"].get("ipv4_dst") == lab.address(B):
             hops = " > ".join(hop["router"] for hop in rule["chain"])
             lines.append(f"{rule['text']}   ({hops})")
-    return lines or ["(none but the table's own `actions=NORMAL`: to the router, as a learning switch does)"]
+    return lines or ["(none but the table's own last rule: to the router, as a learning switch does)"]
 
 
 # Showing
