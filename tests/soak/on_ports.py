@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from tests.soak.actions import Pause, Soak, action
 from tests.soak.harness import WELL
-from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, Port
+from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, SINK, Port
 from topologies.processes import LabError
 
 ROUTER_PORTS = tuple(p for r in ROUTERS.values() for p in r.ports)
@@ -153,14 +153,15 @@ def _set_for_a_while(s: Soak, *settings: tuple[str, str, str]) -> Iterator[Pause
 
 @action()
 def mirrored(s: Soak) -> Iterator[Pause]:
-    """A12: a mirror copies what a router's port sends and gets to E's port, in both worlds."""
+    """A12: a mirror copies what a router's port sends and gets to M's port, in both worlds."""
     port = s.rng.choice([p for p in ROUTER_PORTS if p.bridge == "b1"])
     try:
         s.both(
-            "--", "--id=@p", "get", "port", port.name, "--", "--id=@o", "get", "port", HOSTS["e"].name, "--", "--id=@m",
+            "--", "--id=@p", "get", "port", port.name, "--", "--id=@o", "get", "port", HOSTS[SINK].name, "--", "--id=@m",
             "create", "mirror", "name=soak", "select-dst-port=@p", "select-src-port=@p", "output-port=@o", "--",
             "set", "bridge", "b1", "mirrors=@m",
         )  # fmt: skip
+        s.excuse(4.0, "b1")
         _forget_cached(s)
         yield Pause()
     finally:

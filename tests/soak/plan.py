@@ -2,7 +2,7 @@
 
     A, C, T - b0 - r1 - b1 - r2 - b2 - B, D, U        r3 between b0 and b2, r4 between b0 and b1
                          |                            b9: a bridge that fsctl does not know, with the listener X
-                         E
+                       E, M
 
 T's port is an access port of VLAN 10, U's a trunk of VLAN 20 alone. Subnet n is 10.0.n.0/24 and fd00:0:0:n::/64.
 """
@@ -52,8 +52,12 @@ HOSTS = {
     for p in (
         _host("a", "b0", 10), _host("c", "b0", 12), _host("e", "b1", 14), _host("b", "b2", 11), _host("d", "b2", 13),
         _host("t", "b0", 20, "tag=10"), _host("u", "b2", 21, "trunks=20", "vlan_mode=trunk"), _host("x", FOREIGN, 22),
+        _host("m", "b1", 23),
     )
 }  # fmt: skip
+
+SINK = "m"
+"""Where mirrors send their copies: nobody sends anything else there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +100,4 @@ def port_on(station: str, bridge: str) -> Port:
 
 def neighbours(bridge: str) -> list[Port]:
     """The stations on a bridge that have an untagged port there: all that a router there can name as next hop."""
-    return [p for p in PORTS.values() if p.bridge == bridge and not p.vlan]
+    return [p for p in PORTS.values() if p.bridge == bridge and not p.vlan and p.station != SINK]

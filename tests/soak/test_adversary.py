@@ -73,7 +73,7 @@ class Round:
                 pause = self._step()
                 found = self._soak.check(pause)
                 if found:
-                    return [f"in {self.name}, at {pause}:", *found]
+                    return [f"in {self.name}, at {pause}:", *found, *self._soak.explained()]
             self._soak.remember()
         except Exception as e:  # noqa: BLE001 - whatever it is, the history belongs to it
             frames = traceback.extract_tb(e.__traceback__)[-1:]
@@ -112,7 +112,7 @@ def test_two_worlds_stay_one(tmp_path: Path) -> None:
 
 def report(soak: Soak, history: list[str], failures: list[str]) -> str:
     header = [f"FSCTL_SOAK_SEED={SEED} FSCTL_SOAK_ONLY={ONLY}", "rounds: " + " ".join(history[-30:])]
-    return "\n".join([*header, *failures, *soak.explained(), "the end of the controller's log:", soak.control.log_tail(15)])
+    return "\n".join([*header, *failures, "the end of the controller's log:", soak.control.log_tail(15)])
 
 
 def assert_quick(soak: Soak) -> None:
