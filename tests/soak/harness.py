@@ -190,7 +190,7 @@ class Soak(Whole):
         if pause.same_rules and not pause.extra:
             self.repairs.append(time.monotonic() - begins)
         rest = begins + stated - time.monotonic()
-        if rest > 0 and not (pause.same_rules and pause.ready):
+        if rest > 0:  # cached flows follow the rules a little later
             time.sleep(rest)
         found = late + self.threads()
         if pause.packets:
