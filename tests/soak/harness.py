@@ -34,7 +34,7 @@ STATED_S = 1.0
 GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
 ARRIVAL_S = 1.5
-LEARNED_S = 1.3
+LEARNED_S, FOLLOWED_S = 1.3, 0.8
 MAX_GROWTH_KIB = 128 * 1024
 
 
@@ -189,9 +189,8 @@ class Soak(Whole):
         late = self._settled(pause, begins + stated + GRACE_S)
         if pause.same_rules and not pause.extra:
             self.repairs.append(time.monotonic() - begins)
-        rest = begins + stated - time.monotonic()
-        if rest > 0:  # cached flows follow the rules a little later
-            time.sleep(rest)
+        # Cached flows follow the rules a little later.
+        time.sleep(max(FOLLOWED_S, begins + stated - time.monotonic()))
         found = late + self.threads()
         if pause.packets:
             found += self.packets(pause)
