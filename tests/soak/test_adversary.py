@@ -28,6 +28,8 @@ SECONDS = float(os.environ.get("FSCTL_SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("FSCTL_SOAK_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 ONLY = os.environ.get("FSCTL_SOAK_ONLY", "")
 STALL_S = float(os.environ.get("FSCTL_SOAK_STALL", "0.5"))
+TOGETHER_S = 120.0
+"""A run shorter than this draws one action at a time; a longer one also two or three that go together."""
 START_S = 60.0
 SLOW_REPAIRS = 0.1
 """The share of repairs that may take longer than stated: other programs use the machine too."""
@@ -53,7 +55,7 @@ def drawn(rng: random.Random, actions: list[Action]) -> list[Action]:
     """One action, or two or three that go together."""
     first = rng.choices(actions, [a.weight for a in actions])[0]
     together = [a for a in actions if not a.alone and a is not first]
-    if first.alone or not together or rng.random() < 0.5:
+    if SECONDS < TOGETHER_S or first.alone or not together or rng.random() < 0.5:
         return [first]
     return [first, *rng.sample(together, min(len(together), rng.choice((1, 2))))]
 

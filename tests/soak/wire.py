@@ -21,8 +21,8 @@ SO_RCVBUFFORCE = 33
 TP_STATUS_VLAN_VALID = 1 << 4
 _AUXDATA = struct.Struct("=IIIHHHH")
 _MARK = re.compile(rb"soak:([0-9a-f]{8})")
-_NEVER_RATIONED = (3, 4)
-"""Codes of "unreachable": port, fragmentation needed."""
+_NEVER_RATIONED = (4,)
+"""Codes of "unreachable": fragmentation needed."""
 Heard = Callable[[str, bytes], None]
 
 
@@ -157,8 +157,8 @@ def is_icmp(raw: bytes) -> bool:
 
 
 def is_rationed(raw: bytes) -> bool:
-    """An IPv4 router's "no route" or "prohibited" (RFC 792): Linux sends few of these to a sender, which cannot be changed in a
-    namespace (net.ipv4.route.error_cost).
+    """An IPv4 "unreachable" (RFC 792) but for "fragmentation needed": Linux sends few of these to a sender and in all, which
+    cannot be changed in a namespace (net.ipv4.route.error_cost, icmp_msgs_per_sec).
     """
     at = _at(raw)
     return is_icmp(raw) and raw[at] == 0x08 and raw[at + 22] == 3 and raw[at + 23] not in _NEVER_RATIONED
