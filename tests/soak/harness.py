@@ -83,7 +83,10 @@ class Soak(Whole):
         """Whether probes with addresses of routers as sources are among those of a pause."""
         self.judge, self.outages = Judge(), Outages()
         self.flows: dict[str, list[Flow]] = {}
+        self.withheld: set[str] = set()
+        """Routers that delegate nothing just now."""
         self.repairs: list[float] = []
+        self.cached: list[str] = []
         self.suspects: list[Sent] = []
         """Probes that were not delivered as they should."""
         self.compared = 0
@@ -131,9 +134,23 @@ class Soak(Whole):
     def delegate(self, *routers: str) -> None:
         """These routers (all but the leased one, if none is named) replace what they delegate by what their kernels have."""
         for name in routers or tuple(r for r in ROUTERS if r != LEASED):
+            if name in self.withheld:
+                continue
             self.flows[name] = delegations(self.tables[name])
             with self.client(name) as client:
                 client.put_flows(name, self.flows[name])
+
+    @contextmanager
+    def without(self, router: str) -> Iterator[None]:
+        """While the block runs the router has withdrawn everything, whoever else delegates."""
+        self.withheld.add(router)
+        with self.client(router) as client:
+            client.delete_flows(router)
+        try:
+            yield
+        finally:
+            self.withheld.discard(router)
+        self.delegate(router)
 
     def client(self, router: str) -> Client:
         return Client(self.control.url, self.control.tokens[router])
@@ -235,6 +252,7 @@ class Soak(Whole):
             if problems:
                 self.suspects.append(sent)
             found += problems
+        self.cached = self.switch.appctl("dpctl/dump-flows").splitlines() if self.suspects else []
         return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
 
     def explained(self, most: int = 2) -> list[str]:
@@ -249,6 +267,9 @@ class Soak(Whole):
                     told = str(e)
                 heard = sorted({station for station, _ in sent.heard[name]})
                 lines += [f"{name}: {short(sent.probe)}: heard by {heard}; traced now:", *told.splitlines()]
+        for sent in self.suspects[:most]:
+            eth = f"src={sent.probe.eth_src},dst={sent.probe.eth_dst}"
+            lines += ["cached for it:", *(line for line in self.cached if eth in line)]
         columns = "--columns=name,type,ofport,link_state,error,options"
         try:
             told = self.switch.ctl(columns, "--format=csv", "find", "interface", "type=patch")

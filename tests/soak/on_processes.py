@@ -76,10 +76,8 @@ def _route(s: Soak, router: str) -> str:
 def rewritten(s: Soak) -> Iterator[Pause]:
     """A router deletes all its delegations, and makes them again."""
     router = s.rng.choice(DELEGATING)
-    with s.client(router) as client:
-        client.delete_flows(router)
-    yield Pause(ready=True, left=frozenset((router,)))
-    s.delegate(router)
+    with s.without(router):
+        yield Pause(ready=True, left=frozenset((router,)))
 
 
 # --- daemons --------------------------------------------------------------------------------------------------
