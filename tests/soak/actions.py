@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.soak.harness import Pause, Soak
+from tests.soak.harness import Soak
+from tests.soak.pause import Pause
 
 Run = Callable[[Soak], Iterator[Pause]]
 

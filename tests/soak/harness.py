@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,17 @@ from typing import Any
 from fsctl.client import Client
 from fsctl.errors import FsctlError
 from tests.agent.netns import inside
-from tests.soak import probes, rulebook, words
-from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge, Sent, describe
-from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, net_of
-from tests.soak.probes import CHATTER_EVERY_S, Talk
+from tests.soak import rulebook, words
+from tests.soak.deliveries import Deliveries
+from tests.soak.judge import BYPASSED, ROUTED, Excuse, Judge
+from tests.soak.pause import Pause
+from tests.soak.plan import LEASED, MANAGED, ROUTERS, net_of
+from tests.soak.probes import Talk
 from tests.soak.switch import rss_kib
-from tests.soak.walk import Flow, Tables, delegations, walk
+from tests.soak.walk import Flow, Tables, delegations
 from tests.soak.watch import Leases, Outages, Stall
-from tests.soak.wire import NOBODYS_VLAN, Ears, Probe, mac_text
+from tests.soak.wire import Ears
 from tests.soak.world import SWITCH_NS, World
-from tests.waiting import waited_for
 from topologies.control import Control
 from topologies.processes import LabError, Whole
 from topologies.sandbox import DATABASE, SWITCH
@@ -34,44 +33,8 @@ STATED_S = 1.0
 """In what time everything that somebody else has changed is to be repaired."""
 GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
-ARRIVAL_S = 1.5
-LEARNED_S, FOLLOWED_S = 1.3, 0.8
+FOLLOWED_S = 0.8
 MAX_GROWTH_KIB = 128 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """What holds now, after the stated time and `extra` seconds.
-
-    `same_rules`: the switch holds the rules of before. `bypassed`: no router sees a plain packet that it has delegated;
-    `left`: these routers see all of theirs. `ready`: the controller says so. `packets`: both worlds deliver the same.
-    `controller`: it is there to be asked. `installed`: nothing but delegations decides what is bypassed.
-    """
-
-    extra: float = 0.0
-    same_rules: bool = False
-    bypassed: bool = False
-    ready: bool = False
-    packets: bool = True
-    left: frozenset[str] = frozenset()
-    controller: bool = True
-    installed: bool = True
-
-    def along(self, other: Pause) -> Pause:
-        """What may be expected of both at once."""
-        return Pause(
-            max(self.extra, other.extra), self.same_rules and other.same_rules, self.bypassed and other.bypassed,
-            self.ready and other.ready, self.packets and other.packets, self.left | other.left,
-            self.controller and other.controller, self.installed and other.installed,
-        )  # fmt: skip
-
-
-WELL = Pause(same_rules=True, bypassed=True, ready=True)
-
-
-def is_meant_for(station: str, raw: bytes) -> bool:
-    """Whether a frame is addressed to whom it came to. What was only flooded there is not missed."""
-    return bool(raw[0] & 1) or mac_text(raw[:6]) == HOSTS[station].mac
 
 
 class Soak(Whole):
@@ -80,17 +43,12 @@ class Soak(Whole):
     def __init__(self, directory: Path, rng: random.Random) -> None:
         super().__init__()
         self.rng, self.directory = rng, directory
-        self.spoofs = False
-        """Whether probes with addresses of routers as sources are among those of a pause."""
         self.judge, self.outages = Judge(), Outages()
         self.flows: dict[str, list[Flow]] = {}
         self.withheld: set[str] = set()
         """Routers that delegate nothing just now."""
         self.repairs: list[float] = []
-        self.cached: list[str] = []
-        self.suspects: list[Sent] = []
-        """Probes that were not delivered as they should."""
-        self.compared = 0
+        self.deliveries = Deliveries(self)
 
     def _open(self) -> None:
         judge = self.judge
@@ -211,7 +169,7 @@ class Soak(Whole):
         time.sleep(max(FOLLOWED_S, begins + stated - time.monotonic()))
         found = late + self.threads()
         if pause.packets:
-            found += self.packets(pause)
+            found += self.deliveries.problems(pause)
         return found + self.judge.leaks() + self._memory()
 
     def _settled(self, pause: Pause, deadline: float) -> list[str]:
@@ -239,79 +197,6 @@ class Soak(Whole):
         self.leases.problems = []
         return found
 
-    def packets(self, pause: Pause) -> list[str]:
-        """Probes in both worlds, and what REST says of the flows that they belong to."""
-        self._let_learn()
-        sents = [self._send(probe) for probe in probes.of_a_pause(self.rng, self.spoofs)]
-        also = [s for s in sents if s.probe.vlan != NOBODYS_VLAN]
-        waited_for(lambda: all(s.received(BYPASSED) == s.received(ROUTED) for s in also), ARRIVAL_S)
-        time.sleep(0.05)  # for what should not arrive
-        self.compared += len(sents)
-        found = []
-        for sent in sents:
-            problems = self._compare(sent, pause) + self._seen(sent, pause)
-            if problems:
-                self.suspects.append(sent)
-            found += problems
-        self.cached = self.switch.appctl("dpctl/dump-flows").splitlines() if self.suspects else []
-        return found[:12] + (words.flows(self, sents, pause.installed)[:6] if pause.controller else [])
-
-    def explained(self, most: int = 2) -> list[str]:
-        """What Open vSwitch says in both worlds of probes that were not delivered as they should."""
-        lines = []
-        for sent in self.suspects[:most]:
-            host = HOSTS[sent.probe.sender]
-            for name, world in ((BYPASSED, self.bypassed), (ROUTED, self.routed)):
-                try:
-                    told = world.switch.appctl("ofproto/trace", host.bridge, f"in_port={host.name}", sent.probe.frame().hex())
-                except LabError as e:
-                    told = str(e)
-                heard = sorted({station for station, _ in sent.heard[name]})
-                lines += [f"{name}: {short(sent.probe)}: heard by {heard}; traced now:", *told.splitlines()]
-        for sent in self.suspects[:most]:
-            eth = f"src={sent.probe.eth_src},dst={sent.probe.eth_dst}"
-            lines += ["cached for it:", *(line for line in self.cached if eth in line)]
-        columns = "--columns=name,type,ofport,link_state,error,options"
-        try:
-            told = self.switch.ctl(columns, "--format=csv", "find", "interface", "type=patch")
-        except LabError as e:
-            told = str(e)
-        return [*lines, "patch ports:", *told.splitlines()]
-
-    def _let_learn(self) -> None:
-        """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""
-        time.sleep(max(CHATTER_EVERY_S + 0.1, self.judge.last_excuse + LEARNED_S - time.monotonic()))
-
-    def _send(self, probe: Probe) -> Sent:
-        sent = self.judge.sent(probe)
-        for world in (self.bypassed, self.routed):
-            world.hosts.send(probe.sender, sent.probe.frame())
-        time.sleep(0.001)
-        return sent
-
-    def _compare(self, sent: Sent, pause: Pause) -> list[str]:
-        outcome = walk(self.tables, sent.probe)
-        bypassed, routed = sent.received(BYPASSED), sent.received(ROUTED)
-        lost = Counter[tuple[str, bytes]]() if sent.probe.vlan == NOBODYS_VLAN else routed - bypassed
-        lost = Counter({heard: n for heard, n in lost.items() if is_meant_for(*heard)})
-        found = []
-        for what, frames in (("lost", lost), ("too much", bypassed - routed)):
-            found += [f"{what} at {station}: {describe(raw)} of {short(sent.probe)}" for station, raw in frames.elements()]
-        is_known = pause.bypassed and outcome.receiver is not None
-        if is_known and (outcome.receiver, outcome.frames[-1][1]) not in routed:
-            found.append(f"the routed world does not do what its kernels' tables say: {short(sent.probe)}")
-        return found
-
-    def _seen(self, sent: Sent, pause: Pause) -> list[str]:
-        """Whether routers have seen what they have delegated, or not seen what they have not."""
-        outcome, seen = walk(self.tables, sent.probe), sent.routers[BYPASSED]
-        if not sent.probe.is_plain or outcome.asked or not outcome.routers:
-            return []
-        if pause.bypassed and not outcome.left and seen:
-            return [f"not bypassed, {sorted(seen)} saw {short(sent.probe)}"]
-        unseen = sorted(p for p in sent.routers[ROUTED] - seen if PORTS[p].station in pause.left)
-        return [f"still bypassed, {unseen} did not see {short(sent.probe)}"] if unseen else []
-
     def _memory(self) -> list[str]:
         now = self.memory()
         return [
@@ -329,14 +214,6 @@ class Soak(Whole):
 
     def restart_database(self) -> None:
         self.switch.start_again(DATABASE)
-
-
-def short(probe: Probe) -> str:
-    extra = [f"ttl {probe.ttl}"] if probe.ttl != 64 else []
-    extra += [f"{probe.size} bytes"] if probe.size != 100 else []
-    extra += ["first fragment"] if probe.more else ["later fragment"] if probe.offset else []
-    extra += [f"vlan {probe.vlan}"] if probe.vlan is not None else []
-    return " ".join([f"{probe.sender}: {probe.src} > {probe.dst} by {probe.eth_dst}", *extra])
 
 
 def configuration() -> dict[str, Any]:

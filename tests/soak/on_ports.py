@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from tests.soak.actions import Pause, Soak, action
-from tests.soak.harness import WELL
+from tests.soak.pause import WELL
 from tests.soak.plan import HOSTS, LEASED, MANAGED, PORTS, ROUTERS, SINK, Port
 from topologies.processes import LabError
 

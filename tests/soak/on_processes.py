@@ -15,7 +15,7 @@ from typing import Any
 
 from fsctl.errors import FsctlError
 from tests.soak.actions import Pause, Soak, action
-from tests.soak.harness import WELL
+from tests.soak.pause import WELL
 from tests.soak.plan import HOSTS, MANAGED, ROUTERS, neighbours, port_on
 from tests.soak.probes import POOL, between
 from tests.soak.walk import PUNTED
@@ -326,11 +326,11 @@ def vlan_4095(s: Soak) -> Iterator[Pause]:
 @action()
 def own_source(s: Soak) -> Iterator[Pause]:
     """A14: packets whose source is a router's own address: that router drops them."""
-    s.spoofs = True
+    s.deliveries.spoofs = True
     try:
         yield Pause()
     finally:
-        s.spoofs = False
+        s.deliveries.spoofs = False
 
 
 @action()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from tests.soak.actions import Pause, Soak, action
-from tests.soak.harness import WELL
+from tests.soak.pause import WELL
 from tests.soak.plan import MANAGED, ROUTERS
 from tests.soak.switch import COOKIE
 from topologies.processes import LabError
