@@ -33,7 +33,7 @@ STATED_S = 1.0
 """In what time everything that somebody else has changed is to be repaired."""
 GRACE_S = 1.0
 """For looking: a dump of three bridges takes some time too."""
-FOLLOWED_S = 0.8
+FOLLOWED_S = 1.5
 MAX_GROWTH_KIB = 128 * 1024
 
 
