@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import eventlet
@@ -20,8 +21,9 @@ import eventlet.tpool
 from fsctl import compat
 
 compat.install()
+from ryu import cfg  # noqa: E402
 from ryu.base import app_manager  # noqa: E402 - Ryu's wsgi module needs what `compat` gives back
-from ryu.controller import ofp_event  # noqa: E402
+from ryu.controller import ofp_event, ofp_handler  # noqa: E402
 from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls  # noqa: E402
 from ryu.lib import hub  # noqa: E402
 from ryu.ofproto import ofproto_v1_4  # noqa: E402
@@ -34,6 +36,8 @@ from fsctl.northbound.server import serve as serve_rest  # noqa: E402
 from fsctl.ovsdb import OvsdbLinks  # noqa: E402
 from fsctl.runtime import Event  # noqa: E402
 from fsctl.southbound import Southbound  # noqa: E402
+from fsctl.southbound.link import serve as speak_openflow  # noqa: E402
+from fsctl.southbound.listener import OpenFlowListener  # noqa: E402
 from fsctl.store import SqliteStore  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
@@ -88,6 +92,9 @@ class FsctlApp(app_manager.RyuApp):
         super().__init__(*args, **kwargs)
         try:
             self.config = configuration.load(configuration.path_from(os.environ))
+            self.openflow = OpenFlowListener(_where_switches_connect(self.config), speak_openflow)
+            # Ryu's own listener trusts whatever connects.
+            ofp_handler.OpenFlowController = lambda: self.openflow.run
             self.store = SqliteStore(self.config.store)
             self.ovsdb = OvsdbLinks(self.config.ovsdb, sleep=hub.sleep)
             self.fsctl = Controller(self.config, self.store, self.ovsdb, HubRuntime())
@@ -111,6 +118,8 @@ class FsctlApp(app_manager.RyuApp):
             hub.spawn(self.ovsdb.run, lambda: self._stopping),
             hub.spawn(serve_rest, self._listener, wsgi),
         ]
+        where = self.openflow.config
+        _LOG.info("OpenFlow on %s:%s:%d", where.kind, where.host, where.port)
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
 
     def stop(self) -> None:
@@ -119,6 +128,7 @@ class FsctlApp(app_manager.RyuApp):
         for thread in self._own:
             hub.kill(thread)
         super().stop()
+        self.openflow.close()
         self.store.close()
 
     # --- OpenFlow: these handlers run in the thread that receives, so they never wait -----------------------
@@ -187,6 +197,16 @@ class PortWatcher:
             self._changed.wait(PORTS_AUDIT_S)
         if is_known:
             self._controller.switch_gone(self._switch)
+
+
+def _where_switches_connect(config: configuration.Config) -> configuration.OpenFlowConfig:
+    """As the configuration says, unless ryu-manager's command line does (--ofp-listen-host, --ofp-tcp-listen-port)."""
+    options = cfg.CONF
+    host, port = options.ofp_listen_host, options.ofp_tcp_listen_port
+    if not host and not port:
+        return config.openflow
+    here = config.openflow
+    return replace(here, kind="ptcp", host=host or configuration.LOOPBACK, port=port or configuration.OPENFLOW_PORT, tls=None)
 
 
 def _listen(config: configuration.Config) -> eventlet.greenio.GreenSocket:

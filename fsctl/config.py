@@ -5,6 +5,7 @@ Every error says the file, the line, the key, the value and what was expected (`
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ MEMORY = ":memory:"
 ENVIRONMENT_KEY = "FSCTL_CONFIG"
 DEFAULT_STORE = "/var/lib/fsctl/fsctl.db"
 DEFAULT_OVSDB = "unix:/var/run/openvswitch/db.sock"
-DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
+LOOPBACK, OPENFLOW_PORT = "127.0.0.1", 6653
+DEFAULT_CONTROLLER = f"tcp:{LOOPBACK}:{OPENFLOW_PORT}"
 MAX_CHAIN = 254
 """No chain can be longer than the TTL allows (RFC 791: one byte)."""
 
@@ -29,6 +31,7 @@ _ROUTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,31}")
 _OVS_NAME = re.compile(r"[^\s/\\\"',]{1,15}")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_PASSIVE = re.compile(r"punix:/\S+|(ptcp|pssl):[0-9]{1,5}(:\S+)?")
 _REMOTE = re.compile(r"(unix:/\S+|(tcp|ssl):(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]]+):[0-9]{1,5})")
 
 
@@ -40,6 +43,34 @@ class RestConfig:
     port: int = 8080
     tls_certificate: str | None = None
     tls_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlowTls:
+    """PEM files. A switch must show a certificate that `ca` has signed."""
+
+    private_key: str
+    certificate: str
+    ca: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFlowConfig:
+    """Where switches connect. `controller` is what fsctl sets as the bridges' controller, None: it sets none.
+
+    `kind` is ptcp, pssl or punix, as ovs-vsctl(8) calls passive connections; `host` is an address, or the path of a socket.
+    """
+
+    controller: str | None = DEFAULT_CONTROLLER
+    kind: str = "ptcp"
+    host: str = LOOPBACK
+    port: int = OPENFLOW_PORT
+    tls: OpenFlowTls | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only processes of this host can connect."""
+        return self.kind == "punix" or ipaddress.ip_address(self.host).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +99,7 @@ class RouterConfig:
 class Config:
     """The whole file.
 
-    `store` is a path or ":memory:"; `controller` is what fsctl sets as the bridges' controller, None: it sets none.
+    `store` is a path or ":memory:".
     """
 
     file: str
@@ -79,7 +110,12 @@ class Config:
     store: str = DEFAULT_STORE
     max_hops: int = 32
     ovsdb: str = DEFAULT_OVSDB
-    controller: str | None = DEFAULT_CONTROLLER
+    openflow: OpenFlowConfig = field(default_factory=OpenFlowConfig)
+
+    @property
+    def controller(self) -> str | None:
+        """What fsctl sets as the bridges' controller; None: it sets none."""
+        return self.openflow.controller
 
 
 def path_from(environment: Mapping[str, str]) -> Path:
@@ -107,7 +143,7 @@ def load(path: str | Path) -> Config:
         store=_store(keys["store"]) if "store" in keys else DEFAULT_STORE,
         max_hops=keys["max_hops"].integer(1, MAX_CHAIN) if "max_hops" in keys else 32,
         ovsdb=_remote(keys["ovsdb"]) if "ovsdb" in keys else DEFAULT_OVSDB,
-        controller=_controller(keys["openflow"]) if "openflow" in keys else DEFAULT_CONTROLLER,
+        openflow=_openflow(keys["openflow"]) if "openflow" in keys else OpenFlowConfig(),
     )
     _check_tokens(config, keys)
     return config
@@ -121,9 +157,49 @@ def _remote(item: Item) -> str:
     return item.text("unix:/PATH, tcp:HOST:PORT or ssl:HOST:PORT", _REMOTE)
 
 
-def _controller(item: Item) -> str | None:
-    controller = item.section(("controller",))["controller"]
-    return None if controller.is_null else _remote(controller)
+def _openflow(item: Item) -> OpenFlowConfig:
+    """`listen` follows from `controller` where it is not given."""
+    keys = item.section((), ("controller", "listen", "tls"))
+    controller: str | None = DEFAULT_CONTROLLER
+    if "controller" in keys:
+        controller = None if keys["controller"].is_null else _remote(keys["controller"])
+    listen = keys.get("listen")
+    kind, host, port = _goes_with(controller) if listen is None else _passive(listen)
+    tls = _openflow_tls(keys["tls"]) if "tls" in keys else None
+    if (kind == "pssl") != (tls is not None):
+        raise item.error("tls (private_key, certificate, ca) together with ssl:/pssl:, or neither")
+    return OpenFlowConfig(controller, kind, host, port, tls)
+
+
+def _goes_with(controller: str | None) -> tuple[str, str, int]:
+    """Where to listen so that `controller` (unix:, tcp: or ssl:) leads here."""
+    kind, _, rest = (controller or DEFAULT_CONTROLLER).partition(":")
+    if kind == "unix":
+        return "punix", rest, 0
+    host, _, port = rest.rpartition(":")
+    try:
+        found = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return f"p{kind}", LOOPBACK, int(port)
+    return f"p{kind}", str(found), int(port)
+
+
+def _passive(item: Item) -> tuple[str, str, int]:
+    text = item.text("ptcp:PORT[:ADDRESS], pssl:PORT[:ADDRESS] or punix:/PATH", _PASSIVE)
+    kind, _, rest = text.partition(":")
+    if kind == "punix":
+        return kind, rest, 0
+    port, _, host = rest.partition(":")
+    try:
+        address = str(ipaddress.ip_address(host.strip("[]"))) if host else LOOPBACK
+    except ValueError as e:
+        raise item.error("an address after the port (without one: the loopback address)") from e
+    return kind, address, int(port)
+
+
+def _openflow_tls(item: Item) -> OpenFlowTls:
+    keys = item.section(("private_key", "certificate", "ca"))
+    return OpenFlowTls(**{name: _file(entry) for name, entry in keys.items()})
 
 
 def _store(item: Item) -> str:

@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from fsctl.answers import Answers
-from fsctl.bridge_worker import BridgeWorker, Report, Switch
+from fsctl.bridge_worker import BridgeWorker, Report
 from fsctl.changes import Changes
 from fsctl.config import Config
-from fsctl.connections import Connections
+from fsctl.connections import Client, Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import NotFoundError
@@ -103,7 +103,9 @@ class Controller:
         self.desired = Desired(self.inventory, fibs, runtime.pause)
         self._jobs = Jobs(runtime)
         self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
-        self.connections = Connections(self.installer, self.inventory)
+        self.connections = Connections(
+            self.installer, self.inventory, runtime, self._jobs.add, is_local=config.openflow.is_local
+        )
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
         self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
@@ -137,16 +139,16 @@ class Controller:
 
     # --- what others report --------------------------------------------------------------------------
 
-    def switch_connected(self, switch: Switch, ports: Iterable[Port], datapath_id: int | None = None) -> None:
+    def switch_connected(self, switch: Client, ports: Iterable[Port], datapath_id: int | None = None) -> None:
         """A configured bridge has connected."""
         found = {port.name: port for port in ports}
         self._jobs.add(lambda: self.connections.connected(switch, found, datapath_id))
 
-    def switch_gone(self, switch: Switch) -> None:
+    def switch_gone(self, switch: Client) -> None:
         """Its connection is gone. The switch keeps its rules."""
         self._jobs.add(lambda: self.connections.gone(switch))
 
-    def ports_changed(self, switch: Switch, ports: Iterable[Port]) -> None:
+    def ports_changed(self, switch: Client, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after at least one came, went or changed."""
         found = {port.name: port for port in ports}
         self._jobs.add(lambda: self.connections.ports_changed(switch, found))
@@ -311,6 +313,7 @@ class Controller:
 
     def _restructure(self) -> None:
         """Follow what ports, OVSDB and switches report; after a bug, compile everything anew."""
+        self.connections.review()
         if self.recovery.is_due():
             self._recover()
         self._follow_switches()

@@ -382,6 +382,7 @@ class BridgeInfo:
     mac_age_s: int = 300
     mac_table_size: int = 8192
     warnings: tuple[str, ...] = ()
+    datapath_id: int | None = None
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ class BridgeRow:
     uuid: UUID
     name: str = ""
     datapath_type: str = ""
+    datapath_id: str | None = None
     fail_mode: str | None = None
     protocols: tuple[str, ...] = ()
     ports: tuple[UUID, ...] = ()

@@ -26,6 +26,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "Bridge": {
         "name": "string",
         "datapath_type": "string",
+        "datapath_id": _optional("string"),
         "fail_mode": _optional("string"),
         "protocols": _set_of("string"),
         "ports": _set_of(_reference("Port")),

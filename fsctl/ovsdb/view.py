@@ -74,6 +74,7 @@ def _bridge(database: Database, bridge: BridgeRow, wanted: Wanted, contested: Se
         mac_age_s,
         _number(bridge, "mac-table-size", MAC_TABLE_SIZE, MIN_MAC_TABLE_SIZE, MAX_MAC_TABLE_SIZE),
         tuple(_warnings(database, bridge, wanted, contested)),
+        None if bridge.datapath_id is None else int(bridge.datapath_id, 16),
     )
 
 

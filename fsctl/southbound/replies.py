@@ -7,6 +7,7 @@ a reply to one of fsctl's xids is handed over as bytes, and Ryu does not see it.
 from __future__ import annotations
 
 import logging
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ class Datapath(Protocol):
     ofproto: Any
 
     def send(self, buf: bytes) -> bool: ...
+    def end(self) -> None: ...
 
 
 class Conversation:
@@ -108,6 +110,11 @@ class Connection:
         for conversation in self.conversations:
             conversation.put(None)
 
+    def disconnect(self) -> None:
+        """End the connection."""
+        self.close()
+        self._datapath.end()
+
     def conversation(self, count: int = 1) -> Conversation:
         """`count` new xids in a row, out of the range that Ryu numbers its own messages from."""
         first = self._datapath.xid + 1
@@ -154,6 +161,10 @@ def _parse(datapath: Any, version: int, kind: int, length: int, xid: int, raw: b
     connection: Connection | None = getattr(datapath, _ATTRIBUTE, None)
     if connection is not None and connection.take(kind, xid, raw):
         return None
+    if kind == const.MULTIPART_REPLY and struct.unpack_from("!H", raw, 8)[0] != const.MP_PORT_DESC:
+        return None  # Ryu itself asks for ports only
+    if kind == const.BUNDLE_CONTROL:
+        return None  # an answer for which nobody waits any more
     return ofproto_v1_4_parser.msg_parser(datapath, version, kind, length, xid, raw)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ryu.lib import hub
 
-from fsctl.errors import SilentError, SwitchError
+from fsctl.errors import SilentError, SwitchError, UnavailableError
 from fsctl.fixed_rules import FROM_LINK, RESERVED_VLAN
 from fsctl.openflow import (
     FlowDecoder,
@@ -57,6 +57,10 @@ class Southbound:
     def close(self) -> None:
         """The datapath is gone: calls under way raise UnavailableError."""
         self._connection.close()
+
+    def disconnect(self) -> None:
+        """End the connection."""
+        self._connection.disconnect()
 
     @property
     def is_closed(self) -> bool:
@@ -170,6 +174,16 @@ class Southbound:
                 except SilentError:
                     continue
                 return
+
+    def answers(self, within_s: float) -> bool:
+        """Whether the switch answers within so many seconds."""
+        try:
+            with self._connection.conversation() as talk:
+                self._connection.send(requests.barrier(talk.first))
+                talk.receive(time.monotonic() + within_s)
+        except UnavailableError:
+            return False
+        return True
 
     def _ask(self, request: Callable[[int], bytes], patience_s: float = TIMEOUT_S) -> Iterator[bytes]:
         """The bodies of a multipart request's replies. Each must come within `patience_s`."""

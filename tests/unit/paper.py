@@ -77,6 +77,13 @@ class PaperSwitch:
     def reclaim(self, keys: frozenset[RuleKey]) -> None:
         self.reclaimed |= keys
 
+    def answers(self, within_s: float) -> bool:
+        assert within_s > 0
+        return not self.gone
+
+    def disconnect(self) -> None:
+        self.is_closed = True
+
     def probe(self) -> None:
         while self.gone and not self.is_closed:
             time.sleep(0.005)

@@ -289,8 +289,8 @@ def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
     """It answers for its ports, and then not for its rules."""
     lab.write("r", ("10.0.0.0/8", TO_B))
     lab.settle()
-    again = PaperSwitch("x")
-    again.table, again.gone = lab.switches["x"].table, True
+    again, old = PaperSwitch("x"), lab.switches["x"]
+    again.table, again.gone, old.gone = old.table, True, True
     lab.switches["x"] = again
     lab.controller.switch_connected(again, lab.ports("x"))
     eventually(lambda: any("gone" in reason for reason in lab.controller.not_ready()))
@@ -299,26 +299,37 @@ def test_a_switch_that_hangs_as_it_connects_is_taken_in_later(lab: Lab) -> None:
     lab.check_in_step()
 
 
-def test_another_switch_of_the_same_name_comes_and_goes(lab: Lab) -> None:
+def test_d5_another_switch_of_the_same_name_is_refused_while_the_first_one_lives(lab: Lab) -> None:
     lab.write("r", ("10.0.0.0/8", TO_B))
     lab.settle()
     other = PaperSwitch("x")
     lab.controller.switch_connected(other, [])
-    eventually(lambda: lab.controller.installer.bridges["x"].worker.switch is other)
-    lab.controller.ports_changed(lab.switches["x"], lab.ports("x"))
-    lab.settle()
-    assert not lab.controller.network.routers["r"].interfaces["eth0"].up
-    other.is_closed = True
+    eventually(lambda: other.is_closed)
+    assert lab.controller.installer.bridges["x"].worker.switch is lab.switches["x"]
+    lab.controller.ports_changed(other, [])
     lab.controller.switch_gone(other)
-    eventually(lambda: lab.controller.network.routers["r"].interfaces["eth0"].up)
+    lab.settle()
+    assert lab.controller.network.routers["r"].interfaces["eth0"].up
     lab.check_in_step()
     assert lab.flow_rules("x")
+    assert not other.updates
+
+
+def test_d5_a_new_connection_takes_the_place_of_one_that_does_not_answer(lab: Lab) -> None:
+    lab.settle()
+    old, again = lab.switches["x"], PaperSwitch("x")
+    again.table, lab.switches["x"], old.gone = old.table, again, True
+    lab.controller.switch_connected(again, lab.ports("x"))
+    eventually(lambda: lab.controller.installer.bridges["x"].worker.switch is again)
+    assert old.is_closed
+    lab.write("r", ("10.0.0.0/8", TO_B))
+    lab.check_in_step()
 
 
 def test_an_old_connection_that_ends_late_changes_nothing(lab: Lab) -> None:
     lab.settle()
     old, again = lab.switches["x"], PaperSwitch("x")
-    again.table, lab.switches["x"] = old.table, again
+    again.table, lab.switches["x"], old.gone = old.table, again, True
     lab.controller.switch_connected(again, lab.ports("x"))
     lab.settle()
     lab.controller.switch_gone(old)
