@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.soak import probes, words
@@ -49,6 +50,7 @@ class Deliveries:
             wrong, harmless = self._wrong(sent, pause), self._harmless(sent, pause)
             if harmless and not wrong:
                 time.sleep(AGAIN_S)
+                self._drop_cached()
                 (sents[n],) = self._send_all([sent.probe])
                 wrong = self._wrong(sents[n], pause) + self._harmless(sents[n], pause)
                 self.passing += [] if wrong else harmless
@@ -56,6 +58,15 @@ class Deliveries:
                 self._suspect(sent)
             found += wrong
         return found[:MOST_SHOWN] + (words.flows(self._soak, sents, pause.installed)[:MOST_SHOWN] if pause.controller else [])
+
+    def _drop_cached(self) -> None:
+        """Open vSwitch 3.1.0's userspace datapath may keep the old actions of a cached flow for as long as packets use it.
+
+        Where two cached flows overlap, it looks for the one to be changed by a packet and not by its id, and changes the
+        other (docs/limits.md). So whether a packet is treated wrongly is decided once the cache is empty.
+        """
+        with suppress(LabError):  # it does not run just now
+            self._soak.switch.appctl("revalidator/purge")
 
     def _let_learn(self) -> None:
         """Wait until the bridges know everybody: stations speak often, but cached flows teach a bridge twice a second only."""
