@@ -66,7 +66,8 @@ class Changes:
     def together(self, first: Submitted) -> Together:
         """A batch that begins with this write."""
         owner = self._owner
-        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed)
+        routers = owner.desired.now.network.routers
+        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed, routers)
 
     def withdraw(self, router: str) -> None:
         """Withdraw a router's delegations, also while the store fails."""

@@ -43,6 +43,8 @@ from fsctl.scope import Scope
 
 _PIECE = 512
 """Keys per yielded piece: well under 10 ms of work."""
+_MOST_SETS = 1024
+"""How many sets of nodes `Plane.upstream` remembers: a router can make as many as it has prefixes."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
@@ -55,6 +57,8 @@ class Plane:
         self.network, self.version = network, version
         self.nodes: list[Node] = []
         self.node_of: dict[tuple[str, str, int | None], Node] = {}
+        self._of_router: dict[str, list[Node]] = {name: [] for name in network.routers}
+        self._idle: dict[Node, list[Node]] = {}
         self._preds: list[set[int]] = []
         self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
@@ -85,6 +89,7 @@ class Plane:
         node = Node(len(self.nodes), self.version, interface, eth_src, local)
         node.has_senders = eth_src is None or self._can_send(interface.bridge, eth_src)
         self.nodes.append(node)
+        self._of_router[interface.router].append(node)
         self._preds.append(set())
         self.node_of[interface.router, interface.name, eth_src] = node
         return node
@@ -101,26 +106,55 @@ class Plane:
         node = self.node_of.get((router, in_port, eth_src))
         if node is None:
             base = self.node_of[router, in_port, None]
-            node = self._add_node(base.interface, eth_src)
-            base.classes.append(node)
-            node.base = base
-            for other in self.nodes:  # next hops may lead to the new class now
-                other.steps.clear()
-            self._composed.clear()
-            # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
-            self._preds[node.index] = set(self._preds[base.index])
+            assert eth_src is not None
+            node = self._reuse(base, eth_src)
+            if node is None:
+                node = self._add_node(base.interface, eth_src)
+                base.classes.append(node)
+                node.base = base
+                # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
+                self._preds[node.index] = set(self._preds[base.index])
             self._upstream.clear()
+            self._turn(base.interface.bridge, eth_src)
         return node
+
+    def _reuse(self, base: Node, eth_src: int) -> Node | None:
+        """A node whose class has had no delegation since an earlier update, for another class: nodes stay as many as are used."""
+        idle, parts = self._idle.get(base, []), self.network.fibs[base.interface.router].parts
+        while idle:
+            node = idle.pop()
+            if node.rules or (base.interface.name, self.version, node.eth_src) in parts:
+                continue
+            assert node.eth_src is not None
+            del self.node_of[base.interface.router, base.interface.name, node.eth_src]
+            self._turn(base.interface.bridge, node.eth_src)
+            node.eth_src, node.head = eth_src, None
+            node.has_senders = self._can_send(base.interface.bridge, eth_src)
+            self.node_of[base.interface.router, base.interface.name, eth_src] = node
+            self._preds[node.index] |= self._preds[base.index]
+            return node
+        return None
+
+    def _turn(self, bridge: str, eth_src: int) -> None:
+        """A class of these senders is new or gone: what a router rewrites to this MAC goes to another node now."""
+        sender = self.network.by_mac.get((bridge, eth_src))
+        if sender is not None:
+            for node in self._of_router[sender.router]:
+                node.steps.clear()
+            self._composed.clear()
 
     def refresh(self, router: str) -> None:
         """Follow the parts of a FIB that were added or removed."""
         parts = self.network.fibs[router].parts
-        for node in self.nodes:
-            if node.interface.router == router:
-                node.any = parts.get((node.interface.name, self.version, None), NOTHING)
-                if node.eth_src is not None:
-                    node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
-                node.held |= node.any is not NOTHING or node.own is not NOTHING
+        for node in self._of_router[router]:
+            node.any = parts.get((node.interface.name, self.version, None), NOTHING)
+            if node is node.base:
+                self._idle[node] = []
+            else:
+                node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
+                if node.own is NOTHING:
+                    self._idle[node.base].append(node)
+            node.held |= node.any is not NOTHING or node.own is not NOTHING
 
     # --- walks -----------------------------------------------------------------------------------
 
@@ -236,6 +270,8 @@ class Plane:
                     if pred not in seen:
                         seen.add(pred)
                         todo.append(pred)
+            if len(self._upstream) >= _MOST_SETS:
+                self._upstream.clear()
             known = self._upstream[indexes] = tuple(self.nodes[i] for i in sorted(seen))
         return known
 
