@@ -147,8 +147,9 @@ class Changes:
 
     def _take(self, commits: Iterable[Commit]) -> None:
         """Update the FIBs by what is stored, or owed to the store."""
-        for router, changes, nexthops, _ in commits:
+        for router, changes, nexthops, _, freed in commits:
             fib = self._owner.desired.fibs[router]
+            fib.freed -= freed
             for number, nexthop in nexthops.items():
                 fib.add_nexthop(number, nexthop)
             for change in changes:

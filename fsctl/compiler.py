@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
 from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
@@ -137,6 +137,11 @@ class Compiler:
                 longest[old.hops] -= 1
             if new is not None and new.kind != SLOW:
                 longest[new.hops] += 1
+
+    def forget(self, router: str, nexthops: Set[int]) -> None:
+        """These next hops are in use nowhere any more."""
+        for plane in self.planes.values():
+            plane.forget(router, nexthops)
 
     def discard(self) -> None:
         """Break the reference cycles of a compiler that is not used any more, so that its memory is freed at once."""

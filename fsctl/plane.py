@@ -275,6 +275,20 @@ class Plane:
             known = self._upstream[indexes] = tuple(self.nodes[i] for i in sorted(seen))
         return known
 
+    def forget(self, router: str, nexthops: Set[int]) -> None:
+        """Drop what is remembered of next hops that are not used any more."""
+
+        def is_gone(end: Outcome | Effect) -> bool:
+            return end.nexthop in nexthops and end.router == router
+
+        for node in self._of_router[router]:
+            for number in nexthops & node.steps.keys():
+                del node.steps[number]
+        composed = self._composed.items()
+        self._composed = {k: o for k, o in composed if not (is_gone(k[0].alone) or is_gone(k[1]) or is_gone(o))}
+        self._effects = {k: effect for k, effect in self._effects.items() if not is_gone(k[1])}
+        self._interned = {effect: effect for effect in self._interned if not is_gone(effect)}
+
     # --- rules -----------------------------------------------------------------------------------
 
     def root(self) -> State:

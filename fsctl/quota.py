@@ -160,7 +160,7 @@ def _check_senders(router: str, sizes: Mapping[PartKey, _Size], limit: int) -> N
 
 def _check_nexthops(router: str, fib: Fib, overlay: Overlay, limit: int) -> None:
     wanted = {verdict for verdict in {id(v): v for v in overlay.values()}.values() if isinstance(verdict, Forward)}
-    if len(fib.nexthops) + len(wanted) <= limit:
+    if len(fib.nexthops) + len(wanted) <= limit or all(fib.has_nexthop(hop) for hop in wanted):
         return
     used = {fib.verdict(n) for key, part in fib.parts.items() for k, n in part.items() if n > 0 and (key, k) not in overlay}
     if len(used | wanted) > limit:

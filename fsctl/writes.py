@@ -162,7 +162,10 @@ class Together:
         commits = []
         for router in (*self.replaced, *(withdrawn - self.replaced.keys())):
             changes = [change for change, _ in self.replaced.get(router, ())]
-            commits.append(Commit(router, changes, self._fibs[router].new_nexthops(changes), router in withdrawn))
+            fib, withdraws = self._fibs[router], router in withdrawn
+            # While the store owes a withdrawal, what is stored may still use them.
+            freed = frozenset() if withdraws or router in self._owed else frozenset(fib.freed)
+            commits.append(Commit(router, changes, fib.new_nexthops(changes), withdraws, freed))
         return commits
 
     def accepted(self) -> Iterator[tuple[Submitted, WriteResult]]:
