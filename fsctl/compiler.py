@@ -57,7 +57,7 @@ class Compiler:
 
     @staticmethod
     def _full(plane: Plane) -> Iterator[list[Emission]]:
-        yield from plane.sweep(plane.places.order, plane.root(), {}, set(range(len(plane.nodes))))
+        yield from plane.sweep(plane.places.order, plane.root(), {}, plane.concerned(set(range(len(plane.nodes))), {}))
         yield from plane.sweep_points(plane.places.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
@@ -104,8 +104,9 @@ class Compiler:
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
         watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
+        concerned = plane.concerned(watched, seeds)
         if len(changed) * 8 > len(plane.places.order):
-            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, watched)
+            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, concerned)
             yield from plane.sweep_points(plane.places.points.keys() | points.keys(), points)
             return
         found: list[Emission] = []
@@ -114,7 +115,7 @@ class Compiler:
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
             keys = sorted({*plane.places.order.irange(first, end), *gone})
-            for piece in plane.sweep(keys, plane.above(first), seeds, watched):
+            for piece in plane.sweep(keys, plane.above(first), seeds, concerned):
                 found += piece
                 pieces += 1
                 if not pieces % _TOGETHER:

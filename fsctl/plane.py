@@ -12,7 +12,7 @@ walks that pass these. A rule is emitted at a prefix only if its effect differs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
 from fsctl.model import BITS, IPV4, Interface, Network
@@ -48,6 +48,13 @@ _MOST_SETS = 1024
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
+
+
+class Concerned(NamedTuple):
+    """What a sweep looks at: the base nodes whose rules may change, and the nodes with delegations that walks pass there."""
+
+    watched: Set[int]
+    holders: list[Node]
 
 
 class Plane:
@@ -289,6 +296,27 @@ class Plane:
         self._effects = {k: effect for k, effect in self._effects.items() if not is_gone(k[1])}
         self._interned = {effect: effect for effect in self._interned if not is_gone(effect)}
 
+    def concerned(self, watched: Set[int], seeds: Seeds[Key]) -> Concerned:
+        """The nodes that walks from the watched interfaces can pass, also by what `seeds` changes."""
+        for key, indexes in seeds.items():
+            for index in indexes:
+                number = self.nodes[index].at(key)
+                if number is not None:
+                    self.step(self.nodes[index], number)
+        following: list[list[int]] = [[] for _ in self.nodes]
+        for index, preds in enumerate(self._preds):
+            for pred in preds:
+                following[pred].append(index)
+        todo = [n.index for index in watched for n in (self.nodes[index], *self.nodes[index].classes)]
+        seen = set(todo)
+        while todo:
+            node = self.nodes[todo.pop()]
+            for index in (*following[node.index], *following[node.base.index]):  # a class goes where any sender's packets go
+                if index not in seen:
+                    seen.add(index)
+                    todo.append(index)
+        return Concerned(watched, [n for n in self.nodes if n.held and n.index in seen])
+
     # --- rules -----------------------------------------------------------------------------------
 
     def root(self) -> State:
@@ -313,14 +341,14 @@ class Plane:
                     open_nodes.remove(node)
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
-    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> Iterator[list[Emission]]:
+    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], concerned: Concerned) -> Iterator[list[Emission]]:
         """Update the rules at `keys` (sorted, all covered by `root`) in the nodes; yields the changes, in pieces.
 
-        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at `watched`
-        interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
+        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at
+        watched interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
         """
         # Also nodes that have lost their last delegation: their rules are to be removed.
-        holders = [n for n in self.nodes if n.held]
+        holders = concerned.holders
         plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
         simple = len(plain) == len(holders)
         stack = [root]
@@ -351,7 +379,7 @@ class Plane:
             for node in affected:
                 state.results[node.index] = None
             stack.append(state)
-            self._emit(key, parent, state, affected, watched, out)
+            self._emit(key, parent, state, affected, concerned.watched, out)
         yield out
 
     def _emit(
