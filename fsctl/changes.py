@@ -66,7 +66,8 @@ class Changes:
     def together(self, first: Submitted) -> Together:
         """A batch that begins with this write."""
         owner = self._owner
-        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed)
+        routers = owner.desired.now.network.routers
+        return Together(owner.desired.fibs, owner.config, owner.sessions, first, owner.durable.owed, routers)
 
     def withdraw(self, router: str) -> None:
         """Withdraw a router's delegations, also while the store fails."""
@@ -146,8 +147,9 @@ class Changes:
 
     def _take(self, commits: Iterable[Commit]) -> None:
         """Update the FIBs by what is stored, or owed to the store."""
-        for router, changes, nexthops, _ in commits:
+        for router, changes, nexthops, _, freed in commits:
             fib = self._owner.desired.fibs[router]
+            fib.freed -= freed
             for number, nexthop in nexthops.items():
                 fib.add_nexthop(number, nexthop)
             for change in changes:

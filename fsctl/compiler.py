@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
 from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
@@ -57,7 +57,7 @@ class Compiler:
 
     @staticmethod
     def _full(plane: Plane) -> Iterator[list[Emission]]:
-        yield from plane.sweep(plane.places.order, plane.root(), {}, set(range(len(plane.nodes))))
+        yield from plane.sweep(plane.places.order, plane.root(), {}, plane.concerned(set(range(len(plane.nodes))), {}))
         yield from plane.sweep_points(plane.places.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
@@ -104,8 +104,9 @@ class Compiler:
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
         watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
+        concerned = plane.concerned(watched, seeds)
         if len(changed) * 8 > len(plane.places.order):
-            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, watched)
+            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, concerned)
             yield from plane.sweep_points(plane.places.points.keys() | points.keys(), points)
             return
         found: list[Emission] = []
@@ -114,7 +115,7 @@ class Compiler:
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
             keys = sorted({*plane.places.order.irange(first, end), *gone})
-            for piece in plane.sweep(keys, plane.above(first), seeds, watched):
+            for piece in plane.sweep(keys, plane.above(first), seeds, concerned):
                 found += piece
                 pieces += 1
                 if not pieces % _TOGETHER:
@@ -137,6 +138,11 @@ class Compiler:
                 longest[old.hops] -= 1
             if new is not None and new.kind != SLOW:
                 longest[new.hops] += 1
+
+    def forget(self, router: str, nexthops: Set[int]) -> None:
+        """These next hops are in use nowhere any more."""
+        for plane in self.planes.values():
+            plane.forget(router, nexthops)
 
     def discard(self) -> None:
         """Break the reference cycles of a compiler that is not used any more, so that its memory is freed at once."""

@@ -87,12 +87,19 @@ class InterfaceConfig:
 
 @dataclass(frozen=True, slots=True)
 class RouterConfig:
-    """A router; without `token_sha256` only the administrator delegates for it."""
+    """A router; without `token_sha256` only the administrator delegates for it.
+
+    What its delegations may cost (see `quota`): `max_rules` per bridge, `max_senders` (eth_src) per interface,
+    `max_nexthops` in all.
+    """
 
     name: str
     interfaces: Mapping[str, InterfaceConfig]
     token_sha256: str | None = None
     max_flows: int = 200_000
+    max_rules: int = 400_000
+    max_senders: int = 256
+    max_nexthops: int = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +253,17 @@ def _routers(item: Item, bridges: tuple[str, ...]) -> dict[str, RouterConfig]:
     for name, entry in item.mapping("a mapping of router names").items():
         if not _ROUTER_NAME.fullmatch(name):
             raise entry.error("a router's name of letters, digits, '.', '_', '-', at most 63 characters")
-        keys = entry.section(("interfaces",), ("token_sha256", "max_flows"))
+        keys = entry.section(("interfaces",), ("token_sha256", "max_flows", "max_rules", "max_senders", "max_nexthops"))
+        max_flows = keys["max_flows"].integer(0, 100_000_000) if "max_flows" in keys else 200_000
+        default_rules = max(400_000, 2 * max_flows)  # a connection makes two
         routers[name] = RouterConfig(
             name,
             _interfaces(keys["interfaces"], bridges, once),
             token_sha256=_sha256(keys["token_sha256"]) if "token_sha256" in keys else None,
-            max_flows=keys["max_flows"].integer(0, 100_000_000) if "max_flows" in keys else 200_000,
+            max_flows=max_flows,
+            max_rules=keys["max_rules"].integer(0, 400_000_000) if "max_rules" in keys else default_rules,
+            max_senders=keys["max_senders"].integer(0, 65_536) if "max_senders" in keys else 256,
+            max_nexthops=keys["max_nexthops"].integer(0, 1_000_000) if "max_nexthops" in keys else 4_096,
         )
     return routers
 

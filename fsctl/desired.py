@@ -71,7 +71,12 @@ class Desired:
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[Changes]:
         """Follow changed delegations; yields the changes of rules in pieces, to be made as one bundle per bridge."""
-        return self.now.layout.apply(self.now.compiler.update(replaced))
+        compiler = self.now.compiler
+        yield from self.now.layout.apply(compiler.update(replaced))
+        for router in replaced:
+            numbers = self.fibs[router].free_nexthops()
+            if numbers:
+                compiler.forget(router, numbers)
 
     def move_nexthop(self, router: str, numbers: Collection[int], old: Forward, new: Forward) -> Iterable[Changes]:
         """A neighbour has another MAC: its rewrites change; if the old or new MAC is a router's, the walks change too."""

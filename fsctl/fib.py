@@ -15,6 +15,8 @@ from typing import NamedTuple
 from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Prefix, Verdict
 
 PUNT_ID, DROP_ID = 0, -1
+_SPARE = 1024
+"""How many next hops there may be that no delegation uses."""
 Key = int
 """A prefix as an integer: `value << 8 | length`."""
 
@@ -92,13 +94,16 @@ def verdicts_of(changes: Iterable[Change]) -> dict[int, Verdict | None]:
 class Fib:
     """Mutable, owned by one controller (or one test). Iterating gives `Delegation` values."""
 
-    __slots__ = ("_ids", "_top", "nexthops", "parts")
+    __slots__ = ("_crowded", "_ids", "_top", "freed", "nexthops", "parts")
 
     def __init__(self, delegations: Iterable[Delegation] = ()) -> None:
         self.parts: dict[PartKey, Part] = {}
         self.nexthops: dict[int, Forward] = {}
         self._ids: dict[Forward, int] = {}
         self._top = 0
+        self._crowded = _SPARE
+        self.freed: set[int] = set()
+        """Numbers of next hops that were freed; the store still has them."""
         for d in delegations:
             self.set(d.match, d.verdict)
 
@@ -149,6 +154,26 @@ class Fib:
         if self._ids.get(old) == number:
             del self._ids[old]
         self.add_nexthop(number, nexthop)
+
+    def has_nexthop(self, nexthop: Forward) -> bool:
+        """Whether this next hop has a number."""
+        return nexthop in self._ids
+
+    def free_nexthops(self) -> frozenset[int]:
+        """Forget the next hops that no delegation uses, once there may be many; returns their numbers, which stay unused."""
+        if len(self.nexthops) <= self._crowded:
+            return frozenset()
+        used: set[int] = set()
+        for part in self.parts.values():
+            used.update(part.prefixes.values(), part.connections.values())
+        gone = frozenset(self.nexthops.keys() - used)
+        for number in gone:
+            nexthop = self.nexthops.pop(number)
+            if self._ids.get(nexthop) == number:
+                del self._ids[nexthop]
+        self.freed |= gone
+        self._crowded = len(self.nexthops) + _SPARE
+        return gone
 
     def numbers_of(self, nexthop: Forward) -> list[int]:
         """All numbers that stand for this next hop: several, once `move_nexthop` has given two the same MAC."""

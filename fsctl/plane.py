@@ -12,7 +12,7 @@ walks that pass these. A rule is emitted at a prefix only if its effect differs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
 from fsctl.model import BITS, IPV4, Interface, Network
@@ -43,9 +43,18 @@ from fsctl.scope import Scope
 
 _PIECE = 512
 """Keys per yielded piece: well under 10 ms of work."""
+_MOST_SETS = 1024
+"""How many sets of nodes `Plane.upstream` remembers: a router can make as many as it has prefixes."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
+
+
+class Concerned(NamedTuple):
+    """What a sweep looks at: the base nodes whose rules may change, and the nodes with delegations that walks pass there."""
+
+    watched: Set[int]
+    holders: list[Node]
 
 
 class Plane:
@@ -55,6 +64,8 @@ class Plane:
         self.network, self.version = network, version
         self.nodes: list[Node] = []
         self.node_of: dict[tuple[str, str, int | None], Node] = {}
+        self._of_router: dict[str, list[Node]] = {name: [] for name in network.routers}
+        self._idle: dict[Node, list[Node]] = {}
         self._preds: list[set[int]] = []
         self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
@@ -85,6 +96,7 @@ class Plane:
         node = Node(len(self.nodes), self.version, interface, eth_src, local)
         node.has_senders = eth_src is None or self._can_send(interface.bridge, eth_src)
         self.nodes.append(node)
+        self._of_router[interface.router].append(node)
         self._preds.append(set())
         self.node_of[interface.router, interface.name, eth_src] = node
         return node
@@ -101,26 +113,55 @@ class Plane:
         node = self.node_of.get((router, in_port, eth_src))
         if node is None:
             base = self.node_of[router, in_port, None]
-            node = self._add_node(base.interface, eth_src)
-            base.classes.append(node)
-            node.base = base
-            for other in self.nodes:  # next hops may lead to the new class now
-                other.steps.clear()
-            self._composed.clear()
-            # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
-            self._preds[node.index] = set(self._preds[base.index])
+            assert eth_src is not None
+            node = self._reuse(base, eth_src)
+            if node is None:
+                node = self._add_node(base.interface, eth_src)
+                base.classes.append(node)
+                node.base = base
+                # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
+                self._preds[node.index] = set(self._preds[base.index])
             self._upstream.clear()
+            self._turn(base.interface.bridge, eth_src)
         return node
+
+    def _reuse(self, base: Node, eth_src: int) -> Node | None:
+        """A node whose class has had no delegation since an earlier update, for another class: nodes stay as many as are used."""
+        idle, parts = self._idle.get(base, []), self.network.fibs[base.interface.router].parts
+        while idle:
+            node = idle.pop()
+            if node.rules or (base.interface.name, self.version, node.eth_src) in parts:
+                continue
+            assert node.eth_src is not None
+            del self.node_of[base.interface.router, base.interface.name, node.eth_src]
+            self._turn(base.interface.bridge, node.eth_src)
+            node.eth_src, node.head = eth_src, None
+            node.has_senders = self._can_send(base.interface.bridge, eth_src)
+            self.node_of[base.interface.router, base.interface.name, eth_src] = node
+            self._preds[node.index] |= self._preds[base.index]
+            return node
+        return None
+
+    def _turn(self, bridge: str, eth_src: int) -> None:
+        """A class of these senders is new or gone: what a router rewrites to this MAC goes to another node now."""
+        sender = self.network.by_mac.get((bridge, eth_src))
+        if sender is not None:
+            for node in self._of_router[sender.router]:
+                node.steps.clear()
+            self._composed.clear()
 
     def refresh(self, router: str) -> None:
         """Follow the parts of a FIB that were added or removed."""
         parts = self.network.fibs[router].parts
-        for node in self.nodes:
-            if node.interface.router == router:
-                node.any = parts.get((node.interface.name, self.version, None), NOTHING)
-                if node.eth_src is not None:
-                    node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
-                node.held |= node.any is not NOTHING or node.own is not NOTHING
+        for node in self._of_router[router]:
+            node.any = parts.get((node.interface.name, self.version, None), NOTHING)
+            if node is node.base:
+                self._idle[node] = []
+            else:
+                node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
+                if node.own is NOTHING:
+                    self._idle[node.base].append(node)
+            node.held |= node.any is not NOTHING or node.own is not NOTHING
 
     # --- walks -----------------------------------------------------------------------------------
 
@@ -236,8 +277,45 @@ class Plane:
                     if pred not in seen:
                         seen.add(pred)
                         todo.append(pred)
+            if len(self._upstream) >= _MOST_SETS:
+                self._upstream.clear()
             known = self._upstream[indexes] = tuple(self.nodes[i] for i in sorted(seen))
         return known
+
+    def forget(self, router: str, nexthops: Set[int]) -> None:
+        """Drop what is remembered of next hops that are not used any more."""
+
+        def is_gone(end: Outcome | Effect) -> bool:
+            return end.nexthop in nexthops and end.router == router
+
+        for node in self._of_router[router]:
+            for number in nexthops & node.steps.keys():
+                del node.steps[number]
+        composed = self._composed.items()
+        self._composed = {k: o for k, o in composed if not (is_gone(k[0].alone) or is_gone(k[1]) or is_gone(o))}
+        self._effects = {k: effect for k, effect in self._effects.items() if not is_gone(k[1])}
+        self._interned = {effect: effect for effect in self._interned if not is_gone(effect)}
+
+    def concerned(self, watched: Set[int], seeds: Seeds[Key]) -> Concerned:
+        """The nodes that walks from the watched interfaces can pass, also by what `seeds` changes."""
+        for key, indexes in seeds.items():
+            for index in indexes:
+                number = self.nodes[index].at(key)
+                if number is not None:
+                    self.step(self.nodes[index], number)
+        following: list[list[int]] = [[] for _ in self.nodes]
+        for index, preds in enumerate(self._preds):
+            for pred in preds:
+                following[pred].append(index)
+        todo = [n.index for index in watched for n in (self.nodes[index], *self.nodes[index].classes)]
+        seen = set(todo)
+        while todo:
+            node = self.nodes[todo.pop()]
+            for index in (*following[node.index], *following[node.base.index]):  # a class goes where any sender's packets go
+                if index not in seen:
+                    seen.add(index)
+                    todo.append(index)
+        return Concerned(watched, [n for n in self.nodes if n.held and n.index in seen])
 
     # --- rules -----------------------------------------------------------------------------------
 
@@ -263,14 +341,14 @@ class Plane:
                     open_nodes.remove(node)
         return State(value | self._host_masks[length], best, [None] * len(self.nodes))
 
-    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], watched: Set[int]) -> Iterator[list[Emission]]:
+    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], concerned: Concerned) -> Iterator[list[Emission]]:
         """Update the rules at `keys` (sorted, all covered by `root`) in the nodes; yields the changes, in pieces.
 
-        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at `watched`
-        interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
+        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at
+        watched interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
         """
         # Also nodes that have lost their last delegation: their rules are to be removed.
-        holders = [n for n in self.nodes if n.held]
+        holders = concerned.holders
         plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
         simple = len(plain) == len(holders)
         stack = [root]
@@ -301,7 +379,7 @@ class Plane:
             for node in affected:
                 state.results[node.index] = None
             stack.append(state)
-            self._emit(key, parent, state, affected, watched, out)
+            self._emit(key, parent, state, affected, concerned.watched, out)
         yield out
 
     def _emit(

@@ -31,13 +31,14 @@ class Commit(NamedTuple):
     """What one router's writes add up to; see `Store.commit`.
 
     `withdraws`: delete all delegations of the router, and what is kept aside for it; `changes` only tell whether any were
-    in force.
+    in force. `freed` are numbers of next hops that nothing stored uses any more.
     """
 
     router: str
     changes: Sequence[Change]
     nexthops: Mapping[int, Forward]
     withdraws: bool = False
+    freed: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +170,13 @@ class SqliteStore:
 
     def _write(self, db: sqlite3.Connection, commit: Commit, numbers: dict[str, store_rows.Numbers]) -> bool:
         """Write one commit; false for a withdrawal that had nothing to delete."""
-        router, changes, nexthops, withdraws = commit
+        router, changes, nexthops, withdraws, freed = commit
         owner = store_rows.owner_of(db, router)
         if withdraws:
             store_rows.clear_fib(db, owner)
             return orphans.drop(db, router) or bool(changes)
-        numbers[router] = numbers.get(router, store_rows.Numbers()).updated(nexthops)
+        numbers[router] = numbers.get(router, store_rows.Numbers()).without(freed).updated(nexthops)
+        store_rows.forget_nexthops(db, owner, freed)
         store_rows.write_nexthops(db, owner, nexthops)
         store_rows.FibWriter(db, owner, numbers[router]).write(changes)
         return True

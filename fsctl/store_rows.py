@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -59,6 +59,13 @@ class Numbers:
     def of(cls, fib: Fib) -> Numbers:
         return cls().updated(fib.nexthops)
 
+    def without(self, freed: Collection[int]) -> Numbers:
+        """A copy without these numbers."""
+        if not freed:
+            return self
+        by_number = {number: nexthop for number, nexthop in self.by_number.items() if number not in freed}
+        return Numbers(by_number, {nexthop: number for nexthop, number in self.by_nexthop.items() if number not in freed})
+
     def updated(self, nexthops: Mapping[int, Forward]) -> Numbers:
         """A copy with these numbers added or changed."""
         if not nexthops:
@@ -91,6 +98,11 @@ def owner_of(db: sqlite3.Connection, router: str) -> int:
 def write_nexthops(db: sqlite3.Connection, owner: int, nexthops: Mapping[int, Forward]) -> None:
     rows = [(owner, number, n.out, n.eth_dst) for number, n in nexthops.items()]
     db.executemany("INSERT OR REPLACE INTO nexthop VALUES (?, ?, ?, ?, ?)", [(*row, checksum(*row)) for row in rows])
+
+
+def forget_nexthops(db: sqlite3.Connection, owner: int, numbers: Collection[int]) -> None:
+    """Delete next hops that no delegation uses."""
+    db.executemany("DELETE FROM nexthop WHERE router = ? AND number = ?", [(owner, number) for number in numbers])
 
 
 def clear_fib(db: sqlite3.Connection, owner: int) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
+from fsctl import quota
 from fsctl.compiler import Compiler, Replaced
 from fsctl.config import Config
 from fsctl.errors import FsctlError, TooLargeError, UnavailableError
 from fsctl.fib import Change, Fib, Key, PartKey, match_of_change
 from fsctl.installer import Installer
-from fsctl.model import FiveTuple, Verdict
+from fsctl.model import FiveTuple, Router, Verdict
 from fsctl.pipeline import flow_key
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
@@ -113,10 +114,20 @@ class Together:
     """
 
     def __init__(
-        self, fibs: Mapping[str, Fib], config: Config, sessions: Sessions, first: Submitted, owed: Collection[str] = ()
+        self,
+        fibs: Mapping[str, Fib],
+        config: Config,
+        sessions: Sessions,
+        first: Submitted,
+        owed: Collection[str] = (),
+        routers: Mapping[str, Router] | None = None,
     ) -> None:
-        """`owed`: routers whose writes the store cannot take now; they are not joined with those of others."""
+        """`owed`: routers whose writes the store cannot take now; they are not joined with those of others.
+
+        `routers`: with their present MAC addresses.
+        """
         self._fibs, self._config, self._sessions, self._owed = fibs, config, sessions, owed
+        self._routers = routers or {name: Router(name, {}) for name in fibs}
         self.writes = [first]
         self._counts: list[WriteResult | None] = []
         self._latest: dict[str, dict[Place, Latest]] = {}
@@ -151,7 +162,10 @@ class Together:
         commits = []
         for router in (*self.replaced, *(withdrawn - self.replaced.keys())):
             changes = [change for change, _ in self.replaced.get(router, ())]
-            commits.append(Commit(router, changes, self._fibs[router].new_nexthops(changes), router in withdrawn))
+            fib, withdraws = self._fibs[router], router in withdrawn
+            # While the store owes a withdrawal, what is stored may still use them.
+            freed = frozenset() if withdraws or router in self._owed else frozenset(fib.freed)
+            commits.append(Commit(router, changes, fib.new_nexthops(changes), withdraws, freed))
         return commits
 
     def accepted(self) -> Iterator[tuple[Submitted, WriteResult]]:
@@ -213,6 +227,8 @@ class Together:
         if write.replace:
             counts["removed"] += self._add_removals(write, mine)
         self._check_quota(write, counts["added"] - counts["removed"])
+        if counts["added"] or counts["changed"]:
+            self._check_costs(write, mine)
         self._latest.setdefault(write.router, {}).update(mine)
         return WriteResult(0, counts["added"], counts["changed"], counts["removed"], counts["unchanged"])
 
@@ -233,6 +249,14 @@ class Together:
         wanted = len(self._fibs[write.router]) + joined + more
         if more > 0 and wanted > limit:
             raise TooLargeError(f"router {write.router} may have {limit} delegations", field="flows", value=wanted)
+
+    def _check_costs(self, write: Write, mine: Mapping[Place, Latest]) -> None:
+        """Raise TooLargeError if the rules, senders or next hops would exceed what the router may have."""
+        config = self._config.routers[write.router]
+        limits = quota.Limits(config.max_rules, config.max_senders, config.max_nexthops)
+        joined = {**self._latest.get(write.router, {}), **mine}
+        overlay = {place: change.verdict for place, (_, change) in joined.items()}
+        quota.check(self._routers[write.router], self._fibs[write.router], overlay, limits)
 
 
 def failures_of(installer: Installer, compiler: Compiler, write: Write) -> tuple[Failure, ...]:
