@@ -87,7 +87,7 @@ def _file(s: Soak, lines: list[str]) -> str:
     return str(path)
 
 
-@action()
+@action(alone=True)  # others delete it with all rules of the bridge
 def foreign_drop(s: Soak) -> Iterator[Pause]:
     """F5: somebody drops what a router's port sends, in both worlds."""
     port = s.rng.choice(ROUTER_PORTS)
@@ -100,7 +100,7 @@ def foreign_drop(s: Soak) -> Iterator[Pause]:
             _quietly(world.switch.ofctl, "del-flows", port.bridge, "cookie=0x88/-1")
 
 
-@action()
+@action(alone=True)  # others delete it with all rules of the bridge
 def foreign_normal(s: Soak) -> Iterator[Pause]:
     """D1: somebody's NORMAL before all of fsctl's rules: the bypass is off there, and nothing crosses a link."""
     bridge = s.rng.choice(MANAGED)

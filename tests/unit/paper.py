@@ -145,6 +145,12 @@ class Lab:
             self.controller.switch_connected(switch, self.ports(bridge))
         self.controller.ovsdb_changed(self.view())
 
+    def reconnect(self, bridge: str) -> None:
+        """The connection of a bridge ends and is made again."""
+        self.controller.switch_gone(self.switches[bridge])
+        self.switches[bridge].is_closed = False
+        self.controller.switch_connected(self.switches[bridge], self.ports(bridge))
+
     def ports(self, bridge: str, down: str = "") -> list[Port]:
         return [Port(name, number, name != down) for number, name in enumerate(PORTS[bridge], 1)]
 

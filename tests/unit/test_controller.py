@@ -85,7 +85,7 @@ def test_refused_rule_is_not_left_to_a_shorter_prefix(lab: Lab) -> None:
     assert lab.controller.not_ready()
     # The switch has room again: the next connection brings everything back.
     lab.switches["x"].refuse.clear()
-    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.reconnect("x")
     lab.check_in_step()
     assert not lab.controller.not_ready()
 
@@ -115,7 +115,7 @@ def test_a_bridge_that_refuses_its_frame_is_in_no_chain(lab: Lab) -> None:
     frame = lab.controller.now.layout.frames["z"].rules
     lab.switches["z"].refuse.update(key for key in frame if key.table == EGRESS)
     lab.switches["z"].table = RuleTable()
-    lab.controller.switch_connected(lab.switches["z"], lab.ports("z"))
+    lab.reconnect("z")
     lab.settle()
     assert not lab.flow_rules("y")
     assert "rejects the rules" in next(iter(lab.controller.flows("s"))).reason
@@ -127,7 +127,7 @@ def test_bridge_away_is_named_and_catches_up(lab: Lab) -> None:
     assert result.waiting_for == ("x",)
     assert next(iter(lab.controller.flows("r"))).reason == "bridge x is not connected"
     assert list(lab.controller.not_ready()) == ["bridge x is not connected"]
-    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.reconnect("x")
     lab.check_in_step()
 
 
@@ -136,7 +136,7 @@ def test_connection_lost_in_the_middle_of_a_write(lab: Lab) -> None:
     lab.switches["x"].gone = True
     assert lab.write("r", ("10.0.0.0/8", TO_S)).waiting_for == ("x",)
     lab.switches["x"].gone = False
-    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.reconnect("x")
     lab.check_in_step()
 
 
@@ -147,7 +147,7 @@ def test_a_mistake_while_sending_is_made_good(lab: Lab, monkeypatch: pytest.Monk
         broken.setattr(lab.switches["x"], "apply", lambda _update: 1 // 0)
         assert lab.write("r", ("10.0.0.0/8", TO_S)).waiting_for == ("x",)
     assert any("division" in reason for reason in lab.controller.not_ready())
-    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.reconnect("x")
     lab.check_in_step()
 
 
@@ -168,7 +168,7 @@ def test_connection_lost_between_two_pieces_of_a_write(lab: Lab, monkeypatch: py
         assert lab.write("r", ("10.0.0.0/8", TO_S), ("10.1.0.0/16", TO_S)).waiting_for == ("x",)
     assert lab.switches["x"].abandoned == 1
     lab.switches["x"].gone = False
-    lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+    lab.reconnect("x")
     lab.check_in_step()
 
 

@@ -90,7 +90,7 @@ def test_a_comparison_brings_no_demoted_rule_back_too_soon(lab: Lab, monkeypatch
         lab.stop()
         lab.start()
     elif by == "connection":
-        lab.controller.switch_connected(lab.switches["x"], lab.ports("x"))
+        lab.reconnect("x")
     else:
         lab.switches["x"].table.rules.pop(next(k for k in lab.switches["x"].table.rules if k.table == EGRESS))
         lab.switches["x"].drift(True)
@@ -115,7 +115,7 @@ def test_a_rule_that_was_there_before_is_not_replaced_while_ours_changes(lab: La
     switch.refuse.add(guard)
     switch.table.rules.pop(guard, None)
     monkeypatch.setattr(switch, "dump", lambda: Dump(RuleTable(dict(switch.table.rules)), foreign=frozenset({guard})))
-    lab.controller.switch_connected(switch, lab.ports("x"))
+    lab.reconnect("x")
     lab.settle()
     here = lab.controller.installer.bridges["x"]
     assert guard in here.rejected
