@@ -8,8 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
-import ssl
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,13 +31,14 @@ from fsctl import config as configuration  # noqa: E402
 from fsctl.controller import Controller  # noqa: E402
 from fsctl.errors import FsctlError  # noqa: E402
 from fsctl.northbound import Auth, make_app  # noqa: E402
-from fsctl.northbound.server import serve as serve_rest  # noqa: E402
+from fsctl.northbound.listener import RestListener  # noqa: E402
 from fsctl.ovsdb import OvsdbLinks  # noqa: E402
 from fsctl.runtime import Event  # noqa: E402
 from fsctl.southbound import Southbound  # noqa: E402
 from fsctl.southbound.link import serve as speak_openflow  # noqa: E402
 from fsctl.southbound.listener import OpenFlowListener  # noqa: E402
 from fsctl.store import SqliteStore  # noqa: E402
+from fsctl.watchdog import Watchdog, notify  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
 PORTS_RETRY_S = 1.0
@@ -98,12 +98,13 @@ class FsctlApp(app_manager.RyuApp):
             self.store = SqliteStore(self.config.store)
             self.ovsdb = OvsdbLinks(self.config.ovsdb, sleep=hub.sleep)
             self.fsctl = Controller(self.config, self.store, self.ovsdb, HubRuntime())
-            self._listener = _listen(self.config)
+            self.rest = RestListener(self.config.rest)
         except FsctlError as e:
             sys.exit(f"fsctl: {e}")
         gc.freeze()  # what was loaded stays: never searched for cycles
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         self._stopping = False
+        self._watchdog = Watchdog()
         self._own: list[eventlet.greenthread.GreenThread] = []
         self._ports: dict[int, PortWatcher] = {}
 
@@ -113,22 +114,59 @@ class FsctlApp(app_manager.RyuApp):
         self.ovsdb.manage(self.config.bridges, self.config.controller)
         self.ovsdb.on_change(lambda: self.fsctl.ovsdb_changed(self.ovsdb.view()))
         wsgi = make_app(self.fsctl, Auth.of(self.config), pause=self.fsctl.runtime.pause)
-        self._own = [
-            hub.spawn(self.fsctl.run),
-            hub.spawn(self.ovsdb.run, lambda: self._stopping),
-            hub.spawn(serve_rest, self._listener, wsgi),
-        ]
+        self._begin(self.fsctl.run)
+        self._begin(lambda: self.ovsdb.run(lambda: self._stopping))
+        self._begin(lambda: self.rest.serve(wsgi))
+        if self.config.rest.socket is not None:
+            self._begin(lambda: self.rest.serve_administrator(wsgi))
+        self._begin(self._beat)
+        self._watchdog.start()
+        if self.rest.tls is not None:
+            signal.signal(signal.SIGHUP, lambda *_: hub.spawn(self._reload))
         where = self.openflow.config
         _LOG.info("OpenFlow on %s:%s:%d", where.kind, where.host, where.port)
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
 
+        notify("READY=1")
+
+    def _begin(self, part: Callable[[], object]) -> None:
+        """Run a part in a thread of its own. If it ends, the process ends: half a controller is worse than none."""
+
+        def run() -> None:
+            try:
+                part()
+            except eventlet.greenlet.GreenletExit:
+                return
+            except Exception:  # noqa: BLE001 - whatever it is
+                _LOG.exception("a part of fsctl has failed")
+            if not self._stopping:
+                _LOG.critical("a part of fsctl has ended; the process ends. The bridges keep their rules")
+                logging.shutdown()
+                os._exit(1)
+
+        self._own.append(hub.spawn(run))
+
+    def _beat(self) -> None:
+        """Tell the watchdog that green threads run, and that the controller's loop goes on."""
+        while not self._stopping:
+            if not self.fsctl.is_stuck:
+                self._watchdog.beat()
+            hub.sleep(1.0)
+
+    def _reload(self) -> None:
+        if self.rest.tls is not None:
+            self.rest.tls.reload()
+
     def stop(self) -> None:
         self._stopping = True
+        self._watchdog.stop()
+        notify("STOPPING=1")
         self.fsctl.stop()
         for thread in self._own:
             hub.kill(thread)
         super().stop()
         self.openflow.close()
+        self.rest.close()
         self.store.close()
 
     # --- OpenFlow: these handlers run in the thread that receives, so they never wait -----------------------
@@ -207,23 +245,6 @@ def _where_switches_connect(config: configuration.Config) -> configuration.OpenF
         return config.openflow
     here = config.openflow
     return replace(here, kind="ptcp", host=host or configuration.LOOPBACK, port=port or configuration.OPENFLOW_PORT, tls=None)
-
-
-def _listen(config: configuration.Config) -> eventlet.greenio.GreenSocket:
-    rest = config.rest
-    try:
-        listener = eventlet.listen((rest.host, rest.port), family=_family(rest.host), reuse_addr=True)
-    except OSError as e:
-        raise FsctlError(f"REST cannot listen on {rest.host}:{rest.port}: {e.strerror}") from e
-    if rest.tls_certificate is None:
-        return listener
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(rest.tls_certificate, rest.tls_key)
-    return eventlet.wrap_ssl(listener, server_side=True, certfile=rest.tls_certificate, keyfile=rest.tls_key)
-
-
-def _family(host: str) -> int:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def serve(config_path: str, ryu_arguments: Sequence[str] = ()) -> None:

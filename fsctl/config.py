@@ -37,12 +37,17 @@ _REMOTE = re.compile(r"(unix:/\S+|(tcp|ssl):(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]]+):
 
 @dataclass(frozen=True, slots=True)
 class RestConfig:
-    """Where REST listens; with `tls_certificate` and `tls_key` (PEM files) it speaks HTTPS."""
+    """Where REST listens; with `tls_certificate` and `tls_key` (PEM files) it speaks HTTPS.
+
+    With `client_ca`, clients must show a certificate that it has signed. `socket` is the path of the administrator's own way in.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
     tls_certificate: str | None = None
     tls_key: str | None = None
+    client_ca: str | None = None
+    socket: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +221,18 @@ def _store(item: Item) -> str:
 
 
 def _rest(item: Item) -> RestConfig:
-    keys = item.section((), ("host", "port", "tls_certificate", "tls_key"))
+    keys = item.section((), ("host", "port", "tls_certificate", "tls_key", "client_ca", "socket"))
     default = RestConfig()
     tls = {name: _file(keys[name]) for name in ("tls_certificate", "tls_key") if name in keys}
     if len(tls) == 1:
         raise item.error("tls_certificate and tls_key together, or neither")
+    if "client_ca" in keys and not tls:
+        raise keys["client_ca"].error("tls_certificate and tls_key beside it")
     return RestConfig(
         host=keys["host"].text("a host name or address", _HOST) if "host" in keys else default.host,
         port=keys["port"].integer(0, 65535) if "port" in keys else default.port,
+        client_ca=_file(keys["client_ca"]) if "client_ca" in keys else None,
+        socket=keys["socket"].text("the path of a unix socket") if "socket" in keys else None,
         **tls,
     )
 

@@ -209,6 +209,11 @@ class Controller:
     def not_ready(self) -> Sequence[str]:
         return self.views.not_ready()
 
+    @property
+    def is_stuck(self) -> bool:
+        """The loop has finished nothing for a long time."""
+        return self.runtime.now() - self._turned_at > STUCK_S
+
     def unhealthy(self) -> str:
         late = self.runtime.now() - self._turned_at
         if late > STUCK_S:

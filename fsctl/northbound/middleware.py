@@ -10,7 +10,8 @@ from typing import Any
 import falcon
 
 from fsctl.errors import NotFoundError
-from fsctl.northbound.auth import Auth
+from fsctl.northbound.auth import Auth, Principal
+from fsctl.northbound.protocol import is_administrator
 from fsctl.northbound.resources import Resource
 from fsctl.status import Backend
 
@@ -33,7 +34,8 @@ class Gate:
     ) -> None:
         if resource is None or resource.is_public:
             return
-        principal = self._auth.identify(req.get_header("Authorization"))
+        header = req.get_header("Authorization")
+        principal = Principal() if header is None and is_administrator(req.env) else self._auth.identify(header)
         req.context.principal = principal
         if resource.admin_only:
             principal.check_admin()

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ryu.lib import hub
 
 from fsctl.config import OpenFlowConfig
 from fsctl.errors import FsctlError
+from fsctl.unixsocket import listen_unix
 
 _LOG = logging.getLogger(__name__)
 MOST = 256
@@ -40,7 +40,7 @@ class OpenFlowListener:
         self._speak = speak
         self.config = config
         self._tls = _context(config) if config.kind == "pssl" else None
-        self._socket = _unix(config) if config.kind == "punix" else _tcp(config)
+        self._socket = listen_unix(Path(config.host), "OpenFlow") if config.kind == "punix" else _tcp(config)
         self._open = 0
 
     def run(self) -> None:
@@ -116,28 +116,3 @@ def _tcp(config: OpenFlowConfig) -> Any:
         raise FsctlError(f"OpenFlow cannot listen on {config.host} port {config.port}: {e.strerror}") from e
 
 
-def _unix(config: OpenFlowConfig) -> Any:
-    path = Path(config.host)
-    try:
-        _remove_left_over(path)
-        old = os.umask(0o177)
-        try:
-            return eventlet.listen(str(path), family=socket.AF_UNIX, backlog=_BACKLOG)
-        finally:
-            os.umask(old)
-    except OSError as e:
-        raise FsctlError(f"OpenFlow cannot listen on {path}: {e.strerror}") from e
-
-
-def _remove_left_over(path: Path) -> None:
-    """Delete the socket of a controller that is gone; raises OSError if one listens there."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise OSError(errno.EEXIST, "there is a file that is no socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-            else:
-                raise OSError(errno.EADDRINUSE, "another process listens there")
