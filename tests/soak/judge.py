@@ -153,6 +153,8 @@ class Judge:
             return self._unmarked(heard)
         if (heard.station, comparable(heard.raw)) in sent.heard[ROUTED]:
             return ""
+        if sent.probe.vlan == NOBODYS_VLAN and here.bridge == HOSTS[sent.probe.sender].bridge:
+            return ""  # where the adversary says NORMAL, the sender's own bridge floods it; no other bridge may
         on_the_way = bool({heard.raw, _out_of_its_vlan(heard.raw)} & set(self._frames(sent, here.bridge)))
         if frame.eth_dst == here.mac:
             is_answer = sent.probe.sender == heard.station and is_icmp(heard.raw)
