@@ -82,6 +82,10 @@ class Facts:
     learns_mtu: bool = False
 
 
+MAX_REASON = 500
+"""Characters of a reason; fsctl takes no longer one."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Refusal:
     """Something not bypassed. `interface` "" is the whole router; `direction` is in, out, both or hairpin."""
@@ -95,7 +99,8 @@ class Refusal:
     def json(self) -> dict[str, object]:
         """As the session and `fsctl-agent status` show it."""
         scope = self.interface or "router"
-        return {"name": self.name, "scope": scope, "ip": self.version, "direction": self.direction, "reason": self.reason}
+        reason = self.reason[:MAX_REASON]
+        return {"name": self.name, "scope": scope, "ip": self.version, "direction": self.direction, "reason": reason}
 
     def __str__(self) -> str:
         where = f"{self.interface} ({self.direction})" if self.interface else "the whole router"

@@ -20,6 +20,8 @@ from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundErro
 from fsctl.fib import Change, Key, PartKey
 from fsctl.model import Verdict
 
+MOST_REASONS = 200
+"""fsctl takes no more."""
 SESSION, WRITE = "session", "write"
 QUIET_SECONDS, MAX_WAIT_SECONDS = 0.004, 0.25
 """A burst is over when nothing came for so long; it is sent after so long in any case."""
@@ -137,7 +139,7 @@ class Sync:
 
     def reasons(self, reasons: list[Mapping[str, object]]) -> None:
         """What is not bypassed and why, to be shown on the router."""
-        self._reasons = reasons
+        self._reasons = reasons[:MOST_REASONS]
 
     def interfaces(self, wanted: Mapping[str, dict[str, object]]) -> None:
         """What the guest's interfaces are like: name -> {"addresses": [...], "mtu": n}."""

@@ -30,11 +30,13 @@ class Gate:
         self._auth = auth
 
     def process_resource(
-        self, req: falcon.Request, _resp: falcon.Response, resource: Resource, params: dict[str, str]
+        self, req: falcon.Request, _resp: falcon.Response, resource: Resource | None, params: dict[str, str]
     ) -> None:
-        if resource is None or resource.is_public:
+        if resource is None:
             return
         header = req.get_header("Authorization")
+        if resource.is_public and header is None and not is_administrator(req.env):
+            return
         principal = Principal() if header is None and is_administrator(req.env) else self._auth.identify(header)
         req.context.principal = principal
         if resource.admin_only:

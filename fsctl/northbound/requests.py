@@ -7,20 +7,27 @@ from collections.abc import Callable, Mapping
 import falcon
 
 from fsctl.errors import MalformedError, TooLargeError
+from fsctl.schema.pieces import loads_pieces
 from fsctl.schema.text import Json, loads
 
 JSON_TYPE = "application/json"
 
 
-def read_json(req: falcon.Request, max_body: int, pause: Callable[[], None]) -> Json:
-    """The JSON body. Raises MalformedError, TooLargeError, and Falcon's errors for 411 and 415."""
+def read_json(
+    req: falcon.Request, max_body: int, arrays: Mapping[str, int] | None = None, pause: Callable[[], None] = lambda: None
+) -> Json:
+    """The JSON body; `arrays` are members that may be long arrays, with the most elements of each.
+
+    Raises MalformedError, TooLargeError, and Falcon's errors for 411 and 415.
+    """
     media_type, _, parameters = (req.content_type or "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != JSON_TYPE or charset not in ("", "utf-8"):
         raise falcon.HTTPUnsupportedMediaType(description=f"expected Content-Type: {JSON_TYPE}")
     if req.get_header("Content-Encoding", default="identity").lower() != "identity":
         raise falcon.HTTPUnsupportedMediaType(description="expected a body without Content-Encoding")
-    return loads(_read(req, max_body), pause)
+    body = _read(req, max_body)
+    return loads(body) if arrays is None else loads_pieces(body, arrays, pause)
 
 
 def _read(req: falcon.Request, max_body: int) -> bytes:

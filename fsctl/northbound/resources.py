@@ -13,6 +13,7 @@ from fsctl.errors import MalformedError, UnavailableError
 from fsctl.hosts import unheard_next_hops
 from fsctl.model import Network
 from fsctl.northbound import problems
+from fsctl.northbound.discretion import Discretion
 from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
 from fsctl.schema.answers import (
     bridge_json,
@@ -27,11 +28,11 @@ from fsctl.schema.answers import (
 from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement, read_seq, read_session
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
-from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, Ticket, Write, WriteResult
+from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Ticket, Write, WriteResult
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
-SMALL_BODY = 1 << 20
+SMALL_BODY = 1 << 18
 FLOW_BYTES = 1024
 """Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
 _BATCH = 500
@@ -64,8 +65,12 @@ class Resource:
         self.service = service
         self.backend = service.backend
 
-    def body(self, req: falcon.Request, most: int = SMALL_BODY) -> Json:
-        return read_json(req, min(most, self.service.max_body), self.service.pause)
+    def body(self, req: falcon.Request) -> Json:
+        return read_json(req, min(SMALL_BODY, self.service.max_body))
+
+    def is_for_administrator(self, req: falcon.Request) -> bool:
+        principal = getattr(req.context, "principal", None)
+        return principal is not None and bool(principal.is_admin)
 
     def author(self, req: falcon.Request) -> _Author:
         """The author of a change; the controller refuses a change that is not of the router's session, or late."""
@@ -87,6 +92,8 @@ class Resource:
         else:
             result = ticket.wait(self.service.patience_s)
         req.context.summary = _summary(result)
+        if not self.is_for_administrator(req):
+            result = Discretion(self.backend.network, req.context.principal.router).result(result)
         _send(resp, write_result_json(result))
 
 
@@ -120,12 +127,17 @@ class Flows(Resource):
     """/v1/routers/{router}/flows: the router's FIB."""
 
     def flows(self, req: falcon.Request, router: str) -> Json:
-        return self.body(req, SMALL_BODY + FLOW_BYTES * self.backend.network.routers[router].max_flows)
+        most = self.backend.network.routers[router].max_flows
+        bytes_ = min(SMALL_BODY + FLOW_BYTES * most, self.service.max_body)
+        return read_json(req, bytes_, dict.fromkeys(("flows", "add", "remove"), most), self.service.pause)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         state = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED)}).get("state")
         head = {"router": router, "revision": self.backend.revision}
-        flows = (flow_status_json(s) for s in self.backend.flows(router) if state in (None, s.state))
+        statuses: Iterable[FlowStatus] = (s for s in self.backend.flows(router) if state in (None, s.state))
+        if not self.is_for_administrator(req):
+            statuses = map(Discretion(self.backend.network, router).flow, statuses)
+        flows = map(flow_status_json, statuses)
         _stream(resp, head, "flows", flows)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
@@ -232,7 +244,9 @@ class Readiness(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         reasons = list(self.backend.not_ready())
         if reasons:
-            problems.send(req, resp, UnavailableError("not every bridge is connected and in step"), reasons=reasons)
+            # Reasons speak of all bridges, and of the rules of others there.
+            told: dict[str, Json] = {"reasons": reasons} if self.is_for_administrator(req) else {"count": len(reasons)}
+            problems.send(req, resp, UnavailableError("not every bridge is connected and in step"), **told)
         else:
             _send(resp, {"status": "ready"})
 

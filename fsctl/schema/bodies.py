@@ -14,7 +14,9 @@ MAX_ADDRESSES = 256
 """Addresses that one interface may have: each is a hole in every chain that passes the router."""
 
 MIN_LEASE_S, MAX_LEASE_S = 1.0, 3600.0
-MAX_SESSION_ID, MAX_REASONS, MAX_SEQ_DIGITS = 128, 1000, 18
+MAX_SESSION_ID, MAX_REASONS, MAX_SEQ_DIGITS = 128, 200, 18
+REASON_TEXTS = {"name": 64, "scope": 64, "direction": 16, "reason": 500}
+"""The texts of a reason, and the most characters of each; `ip` is beside them."""
 
 
 def read_replacement(router: Router, body: Json, pause: Callable[[], None] = no_pause) -> Write:
@@ -75,9 +77,6 @@ def read_session(router: str, body: Json) -> SessionRequest:
     if not isinstance(session, str) or not 1 <= len(session) <= MAX_SESSION_ID:
         raise InvalidError(f"expected 1 to {MAX_SESSION_ID} characters that the agent chose", field="id", value=session)
     reasons = array(members.get("reasons", []), "reasons")
-    for n, reason in enumerate(reasons):
-        if not isinstance(reason, dict):
-            raise InvalidError("expected an object", field=f"reasons[{n}]", value=reason)
     if len(reasons) > MAX_REASONS:
         raise InvalidError(f"expected at most {MAX_REASONS}", field="reasons", value=len(reasons))
     return SessionRequest(
@@ -85,7 +84,7 @@ def read_session(router: str, body: Json) -> SessionRequest:
         session,
         _seconds(members["lease"], "lease", MIN_LEASE_S),
         _seconds(members.get("graceful_restart", 0), "graceful_restart", 0.0),
-        tuple(r for r in reasons if isinstance(r, dict)),
+        tuple(_reason(r, f"reasons[{n}]") for n, r in enumerate(reasons)),
     )
 
 
@@ -105,3 +104,15 @@ def _addresses(value: Json) -> tuple[Address, ...]:
         if first != n:
             raise InvalidError(f"the same address stands in addresses[{first}]", field=f"addresses[{n}]", value=text)
     return tuple(addresses)
+
+
+def _reason(value: Json, path: str) -> dict[str, Json]:
+    """What an agent does not delegate, and why: of a fixed shape, since all of it is shown to people."""
+    members = fields(value, path, ("name",), ("scope", "ip", "direction", "reason"))
+    if "ip" in members:
+        integer(members["ip"], f"{path}.ip", 0, 6)
+    for name, most in REASON_TEXTS.items():
+        text = members.get(name, "")
+        if not isinstance(text, str) or len(text) > most:
+            raise InvalidError(f"expected a text of at most {most} characters", field=f"{path}.{name}", value=text)
+    return dict(members)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from fsctl.errors import InvalidError, MalformedError
@@ -12,22 +13,22 @@ from fsctl.errors import InvalidError, MalformedError
 Json = Any
 """What `json` reads and writes: dict, list, str, int, float, bool, None."""
 
+MAX_DIGITS = 20
 MAX_SHOWN = 200
 """How many characters of an offending value an error repeats."""
 
 
 BREATH = 1000
-"""Objects that are read at a stretch."""
+"""Elements that are read before others run."""
 
 
-def loads(body: bytes, pause: Callable[[], None] | None = None) -> Json:
+def loads(body: bytes) -> Json:
     """JSON as RFC 8259 has it, in UTF-8; raises MalformedError, also for a key that an object has twice.
 
-    `pause` lets others run; it is called every BREATH objects.
+    At one stretch: for short bodies. `pieces` reads long ones.
     """
-    decoder = _DECODER if pause is None else json.JSONDecoder(object_pairs_hook=_pausing(pause), parse_constant=_constant)
     try:
-        return decoder.decode(body.decode("utf-8"))
+        return DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as e:
         raise MalformedError(f"the body is not JSON: {e}") from e
 
@@ -35,36 +36,35 @@ def loads(body: bytes, pause: Callable[[], None] | None = None) -> Json:
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise MalformedError("an object has this key twice", field=twice, value=[v for n, v in pairs if n == twice])
     return members
-
-
-def _pausing(pause: Callable[[], None]) -> Callable[[list[tuple[str, Json]]], dict[str, Json]]:
-    left = BREATH
-
-    def read(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        nonlocal left
-        left -= 1
-        if not left:
-            left = BREATH
-            pause()
-        return _object(pairs)
-
-    return read
 
 
 def _constant(name: str) -> Json:
     raise MalformedError(f"{name} is no JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise MalformedError(f"{text[:MAX_SHOWN]} is too large a number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise MalformedError(f"a number of more than {MAX_DIGITS} digits")
+    return int(text)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_whole)
 
 
 def dumps(value: Json) -> str:
     """Compact ASCII JSON."""
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def shown(value: Json) -> Json:

@@ -77,10 +77,12 @@ def test_without_waiting_the_answer_is_202(rest: TestClient, backend: FakeBacken
 def test_failures_name_flow_bridge_and_error(rest: TestClient, backend: FakeBackend) -> None:
     match = Match("eth0", Prefix.parse("10.0.2.0/24"), parse_mac("02:00:00:00:00:0a"))
     backend.result = WriteResult(7, added=1, failed=(Failure(match, "br-a", "OFPFMFC_TABLE_FULL"),), waiting_for=("br-c",))
-    answer = rest.simulate_put(FLOWS, json={"flows": [flow()]}, headers=VR1).json
+    answer = rest.simulate_put(FLOWS, json={"flows": [flow()]}, headers=ADMIN).json
     failed_match = {"in": "eth0", "eth_src": "02:00:00:00:00:0a", "ipv4_dst": "10.0.2.0/24"}
     assert answer["failed"] == [{"match": failed_match, "bridge": "br-a", "error": "OFPFMFC_TABLE_FULL"}]
     assert answer["waiting_for"] == ["br-c"]
+    told = rest.simulate_put(FLOWS, json={"flows": [flow()]}, headers=VR1).json
+    assert told["waiting_for"] == ["another bridge"]  # D17: vr1 is not plugged into br-c
 
 
 def test_routers(rest: TestClient) -> None:
@@ -144,12 +146,18 @@ def test_walk_by_name_and_number(rest: TestClient) -> None:
     assert by_name.json["rule"]["bridge"] == "br-a"
 
 
-def test_health_needs_no_token(rest: TestClient, backend: FakeBackend) -> None:
+def test_health_needs_no_token_and_tells_reasons_to_the_administrator_only(rest: TestClient, backend: FakeBackend) -> None:
+    """D16: reasons name all bridges, and the rules of others there."""
     assert rest.simulate_get("/healthz").json == {"status": "ok"}
     assert rest.simulate_get("/readyz").json == {"status": "ready"}
     backend.reasons = ("bridge br-c is not connected",)
-    not_ready = rest.simulate_get("/readyz")
+    not_ready = rest.simulate_get("/readyz", headers=ADMIN)
     assert (not_ready.status_code, not_ready.json["reasons"]) == (503, ["bridge br-c is not connected"])
+    for headers in ({}, VR1):
+        told = rest.simulate_get("/readyz", headers=headers)
+        assert (told.status_code, told.json["count"]) == (503, 1)
+        assert "br-c" not in told.text
+    assert rest.simulate_get("/readyz", headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
 def test_head_and_options(rest: TestClient) -> None:

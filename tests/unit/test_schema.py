@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsctl.errors import InvalidError, MalformedError
+from fsctl.errors import InvalidError, MalformedError, TooLargeError
 from fsctl.model import Packet, Prefix, parse_mac
 from fsctl.rules import (
     Action,
@@ -26,6 +27,7 @@ from fsctl.rules import (
     match_of,
 )  # fmt: skip
 from fsctl.schema.packets import packet_json, read_packet
+from fsctl.schema.pieces import AT_ONCE, loads_pieces
 from fsctl.schema.rules import actions_json, actions_text, rule_text
 from fsctl.schema.rules import match_json as rule_match_json
 from fsctl.schema.text import MAX_SHOWN, loads, shown
@@ -171,8 +173,55 @@ def test_shown_values_are_short_json(value: Any) -> None:
 
 def test_a_long_body_lets_others_run() -> None:
     paused: list[bool] = []
-    body = b'{"flows": [' + b"{}, " * 5000 + b'{"a": [{"b": 1}]}]}'
-    assert loads(body, lambda: paused.append(True)) == loads(body)
-    assert len(paused) == 5
+    body = b'{"flows": [' + b"{}, " * 20_000 + b'{"a": [{"b": 1}]}]}'
+    assert loads_pieces(body, {"flows": 30_000}, lambda: paused.append(True)) == loads(body)
+    assert 20 <= len(paused) <= 50
+
+
+LONG = b" " * AT_ONCE
+PIECES: dict[str, tuple[bytes, str]] = {
+    "an element that is too long": (b'{"flows": [{"a": "' + b"x" * 70_000 + b'"}]}', "longer than 4096 bytes"),
+    "a number that is too long": (b'{"flows": [' + b"1" * 70_000 + b"]}", "more than 20 digits"),
+    "a long text elsewhere": (b'{"other": "' + b"x" * 70_000 + b'"}', "longer than 4096 bytes"),
+    "deep nesting": (b'{"flows": ' + b"[" * 70_000, "not a value"),
+    "a key twice": (LONG + b'{"flows": [], "flows": []}', "twice"),
+    "a key twice inside": (LONG + b'{"flows": [{"a": 1, "a": 2}]}', "twice"),
+    "no comma": (LONG + b'{"flows": [1 2]}', "expected , or ]"),
+    "a comma at the end": (LONG + b'{"flows": [1,]}', "not a value"),
+    "the end is missing": (LONG + b'{"flows": [1', "expected , or ]"),
+    "more after the end": (LONG + b'{"flows": [1]} x', "more after its end"),
+    "no object": (LONG + b"[1]", "expected {"),
+    "a key that is no text": (LONG + b"{1: 2}", "expected a key"),
+    "not ASCII": (LONG + b'{"flows": ["\xc3\xa4"]}', "must be ASCII"),
+    "an infinite number": (LONG + b'{"flows": [1e400]}', "too large a number"),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_d8_what_is_wrong_in_a_long_body_is_told(name: str) -> None:
+    body, text = PIECES[name]
+    with pytest.raises(MalformedError, match=re.escape(text)):
+        loads_pieces(body, {"flows": 10}, lambda: None)
+
+
+def test_d8_elements_are_counted_while_they_are_read() -> None:
+    body = b'{"flows": [' + b"{}," * 1_000_000
+    with pytest.raises(TooLargeError):
+        loads_pieces(body, {"flows": 10}, lambda: None)
+
+
+def test_d8_many_keys_one_of_them_twice() -> None:
+    """The time grows with the number of keys only: with its square, this would take a minute."""
+    names = ",".join(f'"k{n}": 1' for n in range(200_000))
     with pytest.raises(MalformedError, match="twice"):
-        loads(b'{"a": 1, "a": 2}', lambda: None)
+        loads(b"{" + names.encode() + b', "k199999": 2}')
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(max_size=20)
+
+
+@given(st.recursive(SCALARS, lambda x: st.lists(x, max_size=5)))
+def test_pieces_read_what_the_whole_reader_reads(value: Any) -> None:
+    body = b" " * AT_ONCE + json.dumps({"flows": [value, value], "x": value}).encode()
+    assert loads_pieces(body, {"flows": 2}, lambda: None) == loads(body)
+
