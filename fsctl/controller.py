@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report
@@ -25,7 +24,9 @@ from fsctl.errors import NotFoundError
 from fsctl.fib import Fib
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory, SwitchState
-from fsctl.jobs import Jobs
+from fsctl.jobs import Asked, Jobs
+from fsctl.lease_clock import LeaseClock
+from fsctl.links import Links
 from fsctl.model import Network, Packet
 from fsctl.recovery import Recovery
 from fsctl.rules import COOKIE
@@ -65,30 +66,6 @@ STUCK_S = 10.0
 """/healthz reports a loop that has finished no job for so long."""
 
 
-class Links(Protocol):
-    """Makes and removes patch ports between bridges; later views show them. No call waits for the database."""
-
-    def want(self, links: frozenset[frozenset[str]]) -> None: ...
-    def allow_release(self, *, allowed: bool = True) -> None:
-        """Bridges that are not configured any more may lose their controller and links."""
-        ...
-
-    @property
-    def problem(self) -> str:
-        """Why the database cannot be used now; empty if it can."""
-        ...
-
-    @property
-    def to_release(self) -> Sequence[str]:
-        """Bridges that are not configured any more and are still set up for fsctl."""
-        ...
-
-    @property
-    def released_with_rules(self) -> Collection[str]:
-        """Bridges that were released and keep fsctl's rules, because another controller is there."""
-        ...
-
-
 class Controller:
     """`status.Backend` over a store, switches and links."""
 
@@ -108,7 +85,8 @@ class Controller:
         )
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
-        self.sessions = Sessions(self.durable, runtime.now, self._jobs.wake)
+        self.lease_clock = LeaseClock(runtime)
+        self.sessions = Sessions(self.durable, self.lease_clock.now, self._jobs.wake)
         self.changes = Changes(self, stored.revision)
         self._wanted_links: frozenset[frozenset[str]] | None = None
         self._may_release = False
@@ -151,11 +129,11 @@ class Controller:
     def ports_changed(self, switch: Client, ports: Iterable[Port]) -> None:
         """All ports of a bridge, after at least one came, went or changed."""
         found = {port.name: port for port in ports}
-        self._jobs.add(lambda: self.connections.ports_changed(switch, found))
+        self._jobs.add(lambda: self.connections.ports_changed(switch, found), ("ports", id(switch)))
 
     def ovsdb_changed(self, view: OvsdbView) -> None:
         """A new view of OVSDB."""
-        self._jobs.add(lambda: self.inventory.take_ovsdb(view))
+        self._jobs.add(lambda: self.inventory.take_ovsdb(view), "ovsdb")
 
     # --- status.Backend ------------------------------------------------------------------------------
 
@@ -163,7 +141,7 @@ class Controller:
         """Queue a change of a router's FIB; `wait` on the ticket until the switches have confirmed. Raises NotFoundError."""
         self._router(write.router)
         ticket = Pending(self.runtime, self.away)
-        self._jobs.add(Submitted(write, ticket))
+        self._jobs.submit(Submitted(write, ticket))
         return ticket
 
     def incoming(self) -> AbstractContextManager[None]:
@@ -173,14 +151,14 @@ class Controller:
         """Queue a change of a router interface's addresses or MTU. Raises NotFoundError."""
         self._interface(change.router, change.interface, "interface")
         ticket = Pending(self.runtime, self.away)
-        self._jobs.add(lambda: self.changes.interface(change, ticket))
+        self._jobs.submit(Asked(change.router, ticket, lambda: self.changes.interface(change, ticket)))
         return ticket
 
     def move_nexthop(self, move: NexthopMove) -> Ticket:
         """Queue a neighbour's change of MAC; it changes one rule per rewrite, not per delegation. Raises NotFoundError."""
         self._interface(move.router, move.out, "out")
         ticket = Pending(self.runtime, self.away)
-        self._jobs.add(lambda: self.changes.nexthop(move, ticket))
+        self._jobs.submit(Asked(move.router, ticket, lambda: self.changes.nexthop(move, ticket)))
         return ticket
 
     def flows(self, router: str) -> Iterable[FlowStatus]:
@@ -242,7 +220,8 @@ class Controller:
     # --- the loop --------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Do what is queued, in order, until `stop`. No error ends it."""
+        """Do what is queued, until `stop`. No error ends it."""
+        self.runtime.spawn(lambda: self.lease_clock.run(lambda: self._stopped))
         while not self._stopped:
             try:
                 self._jobs.wait(self._patience())
@@ -267,7 +246,10 @@ class Controller:
     def _patience(self) -> float:
         """Seconds until something is due, if no job comes in."""
         due = min(
-            self.sessions.next_end(), self.installer.next_due(), self.answers.next_deadline(), self.durable.next_try()
+            self.sessions.next_end() + self.lease_clock.lost_s,
+            self.installer.next_due(),
+            self.answers.next_deadline(),
+            self.durable.next_try(),
         )
         if self.is_starting:
             due = min(due, self.starting_until)
@@ -281,12 +263,26 @@ class Controller:
     def _next(self) -> Callable[[], None]:
         """The next job; consecutive writes are joined to one job."""
         job = self._jobs.next()
+        if isinstance(job, Asked):
+            return self._charged([job.router], job.do)
         if not isinstance(job, Submitted):
             return job
         together = self.changes.together(job)
         while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
-        return lambda: self.changes.write(together)
+        return self._charged([s.write.router for s in together.writes], lambda: self.changes.write(together))
+
+    def _charged(self, routers: Collection[str], job: Callable[[], None]) -> Callable[[], None]:
+        """The job, at the cost of these routers."""
+
+        def work() -> None:
+            begun = self.runtime.now()
+            try:
+                job()
+            finally:
+                self._jobs.charge(routers, self.runtime.now() - begun)
+
+        return work
 
     def _one(self, job: Callable[[], None]) -> None:
         self._idle.clear()

@@ -95,6 +95,15 @@ class InvalidError(FsctlError):
     title = "Invalid value"
 
 
+class BusyError(FsctlError):
+    """This caller asks for too much at once; others are served. Nothing was changed."""
+
+    status = 429
+    slug = "too-many-requests"
+    title = "Too many requests"
+    retry_after_s: ClassVar[int] = 1
+
+
 class UnavailableError(FsctlError):
     """A switch, the database or the controller cannot be reached now."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from fsctl.errors import FsctlError, UnauthorizedError
+from fsctl.errors import BusyError, FsctlError, UnauthorizedError
 from fsctl.schema.answers import problem_json
 from fsctl.schema.text import Json, dumps
 
@@ -19,6 +19,8 @@ def send(req: falcon.Request, resp: falcon.Response, error: FsctlError, **extra:
     """Answer with an error of ours."""
     if isinstance(error, UnauthorizedError):
         resp.set_header("WWW-Authenticate", 'Bearer realm="fsctl"')
+    if isinstance(error, BusyError):
+        resp.set_header("Retry-After", str(error.retry_after_s))
     req.context.summary = str(error)
     _write(resp, error.status, problem_json(error, req.path, extra))
 
