@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from fsctl.answers import Answers
@@ -24,7 +24,7 @@ from fsctl.errors import NotFoundError
 from fsctl.fib import Fib
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory, SwitchState
-from fsctl.jobs import Asked, Jobs
+from fsctl.jobs import Asked, Jobs, OfRouter
 from fsctl.lease_clock import LeaseClock
 from fsctl.links import Links
 from fsctl.model import Network, Packet
@@ -264,23 +264,23 @@ class Controller:
         """The next job; consecutive writes are joined to one job."""
         job = self._jobs.next()
         if isinstance(job, Asked):
-            return self._charged([job.router], job.do)
+            return self._charged([job], job.do)
         if not isinstance(job, Submitted):
             return job
         together = self.changes.together(job)
         while len(together.writes) < MOST_WRITES and together.size < MOST_CHANGES and self._jobs.join(together.takes):
             pass
-        return self._charged([s.write.router for s in together.writes], lambda: self.changes.write(together))
+        return self._charged(together.writes, lambda: self.changes.write(together))
 
-    def _charged(self, routers: Collection[str], job: Callable[[], None]) -> Callable[[], None]:
-        """The job, at the cost of these routers."""
+    def _charged(self, asked: Sequence[OfRouter], job: Callable[[], None]) -> Callable[[], None]:
+        """The job, at the cost of the routers that have asked for it."""
 
         def work() -> None:
             begun = self.runtime.now()
             try:
                 job()
             finally:
-                self._jobs.charge(routers, self.runtime.now() - begun)
+                self._jobs.charge(asked, self.runtime.now() - begun)
 
         return work
 

@@ -8,7 +8,7 @@ for it. A withdrawal goes before all other writes, and takes the place of its ro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fsctl.errors import BusyError, ConflictError
@@ -25,6 +25,8 @@ MOST_CHANGES = 1_000_000
 """Changes in all of them."""
 TOGETHER_S = 0.25
 """Writes of two routers are done together only if these have used the same time but for so many seconds."""
+BEHIND_S = 0.05
+"""A router's next write waits while those that are not confirmed have taken so long: others use the same switches."""
 REPORTS = 16
 """Reports in a row, while a router waits."""
 _DOOR_S = 0.001
@@ -49,6 +51,20 @@ class _Line:
         self.jobs: deque[OfRouter] = deque()
         self.changes = 0
         self.used_s = 0.0
+        self._unanswered: list[tuple[Pending, float]] = []
+        """What was done and is not confirmed by the switches, and the time that it took."""
+
+    def take_down(self, ticket: Pending, seconds: float) -> None:
+        """A write was done in so many seconds."""
+        self.used_s += seconds
+        self._unanswered.append((ticket, seconds))
+
+    def may_go(self) -> bool:
+        """Whether there is something to do, and the switches are not too far behind with what was done."""
+        if not self.jobs:
+            return False
+        self._unanswered = [(t, s) for t, s in self._unanswered if not t.is_answered]
+        return sum(s for _, s in self._unanswered) < BEHIND_S
 
     def append(self, job: OfRouter) -> None:
         self.jobs.append(job)
@@ -75,7 +91,7 @@ class Jobs:
         self._in_a_row = 0
 
     def __bool__(self) -> bool:
-        return bool(self._reports) or any(line.jobs for line in self._lines.values())
+        return bool(self._reports) or any(line.may_go() for line in self._lines.values())
 
     def add(self, report: Callable[[], None], key: Hashable = None) -> None:
         """What the controller itself has to do. One of the same `key` that waits is out of date: this one takes its place."""
@@ -142,19 +158,16 @@ class Jobs:
             self._gather()
         return job
 
-    def charge(self, routers: Iterable[str], seconds: float) -> None:
-        """These routers' job has taken so long."""
-        names = tuple(routers)
-        for router in names:
-            line = self._lines.get(router)
+    def charge(self, done: Sequence[OfRouter], seconds: float) -> None:
+        """These were done together, in so many seconds."""
+        for job in done:
+            line = self._lines.get(_router(job))
             if line is not None:
-                line.used_s += seconds / len(names)
-        if len(self._lines) > MOST_QUEUED:
-            self._lines = {r: line for r, line in self._lines.items() if line.jobs or line.used_s > self._floor_s}
+                line.take_down(job.ticket, seconds / len(done))
 
     def _next_router(self) -> str | None:
         """Who has used the least time; whoever withdraws goes first."""
-        waiting = [(not _withdraws(line.jobs[0]), line.used_s, router) for router, line in self._lines.items() if line.jobs]
+        waiting = [(not _withdraws(line.jobs[0]), line.used_s, router) for router, line in self._lines.items() if line.may_go()]
         return min(waiting)[2] if waiting else None
 
     def _gather(self) -> None:

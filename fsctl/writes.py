@@ -38,6 +38,10 @@ class Pending:
         self._answer: WriteResult | None = None
         self.result: Callable[[], WriteResult] | None = None
 
+    @property
+    def is_answered(self) -> bool:
+        return self._done.is_set()
+
     def begin(self) -> bool:
         """The turn of the write has come; false if its sender has cancelled it: then it must not be carried out."""
         return self._take()

@@ -75,7 +75,8 @@ def order(jobs: Jobs, cost: dict[str, float]) -> str:
         job = jobs.next()
         assert isinstance(job, Submitted)
         turns += job.write.router
-        jobs.charge([job.write.router], cost[job.write.router])
+        job.ticket.fail(BusyError("answered"))
+        jobs.charge([job], cost[job.write.router])
     return turns
 
 
@@ -83,8 +84,10 @@ def test_d6_who_has_used_the_least_goes_next() -> None:
     jobs = Jobs(Threads())
     for _ in range(10):
         jobs.submit(of("h"))
-    assert jobs.next()
-    jobs.charge("h", 1.0)
+    first = jobs.next()
+    assert isinstance(first, Submitted)
+    first.ticket.fail(BusyError("answered"))
+    jobs.charge([first], 1.0)
     for _ in range(5):
         jobs.submit(of("v"))
     assert order(jobs, {"h": 1.0, "v": 0.01}) == "v" * 5 + "h" * 9
@@ -93,9 +96,11 @@ def test_d6_who_has_used_the_least_goes_next() -> None:
 def test_d6_who_was_idle_has_saved_nothing_up() -> None:
     jobs = Jobs(Threads())
     for _ in range(20):
-        jobs.submit(of("h"))
+        job = of("h")
+        job.ticket.fail(BusyError("answered"))
+        jobs.submit(job)
         jobs.next()
-        jobs.charge("h", 1.0)
+        jobs.charge([job], 1.0)
     for _ in range(3):
         jobs.submit(of("v"))
         jobs.submit(of("h"))
@@ -116,7 +121,9 @@ def test_d6_a_withdrawal_goes_first_and_takes_the_place_of_earlier_writes() -> N
     early, asked = of("h"), Asked("h", Pending(Threads()), lambda: None)
     for job in (of("v"), early, asked):
         jobs.submit(job)
-    jobs.charge("h", 5.0)
+    done = of("h")
+    done.ticket.fail(BusyError("answered"))
+    jobs.charge([done], 5.0)
     jobs.submit(of("h", withdraws=True))
     with pytest.raises(ConflictError, match="overtaken"):
         early.ticket.wait(1.0)
@@ -153,12 +160,29 @@ def test_b6_reports_do_not_keep_routers_waiting() -> None:
 
 def test_d6_a_cheap_write_is_not_done_together_with_a_dear_routers() -> None:
     jobs = Jobs(Threads())
-    jobs.submit(of("h"))
+    dear = of("h")
+    dear.ticket.fail(BusyError("answered"))
+    jobs.submit(dear)
     jobs.next()
-    jobs.charge("h", 10.0)
+    jobs.charge([dear], 10.0)
     jobs.submit(of("v"))
     jobs.submit(of("h"))
     first = jobs.next()
     assert isinstance(first, Submitted)
     assert first.write.router == "v"
     assert not jobs.join(lambda _: True)
+
+
+def test_d6_a_router_waits_until_the_switches_have_confirmed_what_was_dear() -> None:
+    jobs = Jobs(Threads())
+    dear, cheap = of("h"), of("v")
+    for job in (dear, of("h"), cheap, of("v")):
+        jobs.submit(job)
+    jobs.charge([dear], 1.0)
+    jobs.charge([cheap], 0.001)
+    while jobs:
+        job = jobs.next()
+        assert isinstance(job, Submitted)
+        assert job.write.router == "v"
+    dear.ticket.fail(BusyError("answered"))
+    assert jobs
