@@ -7,6 +7,7 @@ was on the server. Reads are repeated when the connection fails; writes are not:
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypedDict, cast
@@ -53,10 +54,34 @@ class WriteAnswer(TypedDict):
     stored: bool
 
 
+class _UnixConnection(urllib3.connection.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    path = ""
+
+    def _new_conn(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(CONNECT_TIMEOUT_S)
+            connection.connect(self.path)
+        except OSError as e:
+            connection.close()
+            raise urllib3.exceptions.NewConnectionError(self, f"{self.path}: {e.strerror}") from e
+        return connection
+
+
+class _UnixPool(urllib3.HTTPConnectionPool):
+    """Connections to one unix socket."""
+
+    def __init__(self, path: str, timeout: Timeout) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.ConnectionCls = type("Connection", (_UnixConnection,), {"path": path})
+
+
 class Client:
     """One fsctl, reached at `url` with a router's or the administrator's `token`.
 
-    `ca_file`: a PEM file to check the server's certificate with, beside https. All methods raise the errors of
+    `url` may be that of the administrator's socket, unix:/PATH, which needs no token. `ca_file`: a PEM file to check the server's certificate with, beside https. All methods raise the errors of
     `fsctl.errors`, `UnreachableError` if fsctl cannot be reached.
     """
 
@@ -69,14 +94,19 @@ class Client:
         timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InvalidError("expected http://HOST:PORT or https://HOST:PORT", field="url", value=url)
+        is_local = parts.scheme == "unix" and parts.path.startswith("/")
+        if not is_local and (parts.scheme not in ("http", "https") or not parts.netloc):
+            raise InvalidError("expected http://HOST:PORT, https://HOST:PORT or unix:/PATH", field="url", value=url)
         self.url = url.rstrip("/")
+        self._base = "" if is_local else self.url
         self._headers = {"Accept": "application/json, application/problem+json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         options: dict[str, Any] = {"ca_certs": ca_file} if ca_file else {}
-        self._pool = urllib3.PoolManager(timeout=Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s), **options)
+        timeout = Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        self._pool: urllib3.PoolManager | _UnixPool = (
+            _UnixPool(parts.path, timeout) if is_local else urllib3.PoolManager(timeout=timeout, **options)
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -86,7 +116,10 @@ class Client:
 
     def close(self) -> None:
         """Give up the connections."""
-        self._pool.clear()
+        if isinstance(self._pool, _UnixPool):
+            self._pool.close()
+        else:
+            self._pool.clear()
 
     # --- routers and their flows ----------------------------------------------------------------------
 
@@ -195,7 +228,7 @@ class Client:
 
     def _send(self, method: str, path: str, body: Any, query: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         query_text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        url = f"{self.url}{path}{'?' + query_text if query_text else ''}"
+        url = f"{self._base}{path}{'?' + query_text if query_text else ''}"
         tries = 2 if method == "GET" else 0
         retries = Retry(connect=tries, read=tries, status=0, redirect=0, other=0, backoff_factor=0.2)
         headers, data = dict(self._headers), None

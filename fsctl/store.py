@@ -126,7 +126,7 @@ class SqliteStore:
             return
         file = Path(path)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
             raise StoreError(f"the directory cannot be made: {e.strerror}", field="store", value=path) from e
         self._lock = Lock(file)

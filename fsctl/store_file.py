@@ -20,6 +20,8 @@ from fsctl.errors import StoreError
 from fsctl.store_load import add_checksums
 
 MEMORY = ":memory:"
+MODE = 0o600
+"""Delegations are nobody else's business."""
 APPLICATION_ID = 0x66736374
 """Marks the file as fsctl's ("fsct", PRAGMA application_id)."""
 
@@ -90,7 +92,8 @@ class Lock:
     def acquire(self) -> None:
         """Raises StoreError where another process holds it."""
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+            os.fchmod(self._fd, MODE)  # whoever can open it can hold it, and stop a start
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             holder = self._lines()[0]
@@ -182,6 +185,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
     EXCLUSIVE is set before the first read: then SQLite uses no shared memory and keeps the lock until it closes.
     """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    try:
+        os.fchmod(fd, MODE)  # SQLite gives the same mode to the files that it makes beside it
+    finally:
+        os.close(fd)
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")

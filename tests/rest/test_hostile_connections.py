@@ -6,6 +6,7 @@ import os
 import ssl
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,19 @@ def test_d20_a_header_without_end_is_refused(plain: Served) -> None:
     connection = plain.connect()
     connection.sendall(PUT + b"".join(b"X%d: y\r\n" % n for n in range(100)) + b"\r\n")
     assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_d3_the_command_line_uses_the_administrators_socket(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    served = Served(RestConfig(port=0, socket=str(path)))
+    asking = "import sys; from fsctl.client import Client; print(Client(sys.argv[1])._send('GET', '/x', None, {}).status)"
+    try:
+        with subprocess.Popen([sys.executable, "-c", asking, f"unix:{path}"], stdout=subprocess.PIPE) as process:
+            while process.poll() is None:
+                eventlet.sleep(0.05)
+            assert process.stdout is not None
+            assert process.stdout.read() == b"200\n"
+        assert served.administrators == [True]
+        assert served.paths == ["/x"]
+    finally:
+        served.stop()
