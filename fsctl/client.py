@@ -81,8 +81,9 @@ class _UnixPool(urllib3.HTTPConnectionPool):
 class Client:
     """One fsctl, reached at `url` with a router's or the administrator's `token`.
 
-    `url` may be that of the administrator's socket, unix:/PATH, which needs no token. `ca_file`: a PEM file to check the server's certificate with, beside https. All methods raise the errors of
-    `fsctl.errors`, `UnreachableError` if fsctl cannot be reached.
+    `url` may be that of the administrator's socket, unix:/PATH, which needs no token. `ca_file`: a PEM file to check the
+    server's certificate with, beside https. All methods raise the errors of `fsctl.errors`, `UnreachableError` if fsctl
+    cannot be reached.
     """
 
     def __init__(
