@@ -9,14 +9,19 @@ from typing import Any
 
 import falcon
 
-from fsctl.errors import NotFoundError
+from fsctl.errors import NotFoundError, UnauthorizedError
 from fsctl.northbound.auth import Auth, Principal
+from fsctl.northbound.limits import Quiet, Strangers
+from fsctl.northbound.origin import origin_of
 from fsctl.northbound.protocol import is_administrator
 from fsctl.northbound.resources import Resource
 from fsctl.status import Backend
 
 _LOG = logging.getLogger("fsctl.rest")
 _WRITES = ("PUT", "PATCH", "DELETE")
+_REFUSALS = (401, 403, 429)
+MOST_LOGGED = 300
+"""Characters of a line."""
 
 StartResponse = Callable[..., Any]
 WsgiApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
@@ -28,6 +33,14 @@ class Gate:
     def __init__(self, backend: Backend, auth: Auth) -> None:
         self._backend = backend
         self._auth = auth
+        self._strangers = Strangers()
+
+    def _identify(self, req: falcon.Request, header: str | None) -> Principal:
+        try:
+            return self._auth.identify(header)
+        except UnauthorizedError:
+            self._strangers.admit(_origin(req))
+            raise
 
     def process_resource(
         self, req: falcon.Request, _resp: falcon.Response, resource: Resource | None, params: dict[str, str]
@@ -35,9 +48,13 @@ class Gate:
         if resource is None:
             return
         header = req.get_header("Authorization")
-        if resource.is_public and header is None and not is_administrator(req.env):
+        if header is None and is_administrator(req.env):
+            principal = Principal()
+        elif header is None and resource.is_public:
+            self._strangers.admit(_origin(req))
             return
-        principal = Principal() if header is None and is_administrator(req.env) else self._auth.identify(header)
+        else:
+            principal = self._identify(req, header)
         req.context.principal = principal
         if resource.admin_only:
             principal.check_admin()
@@ -49,7 +66,10 @@ class Gate:
 
 
 class Journal:
-    """Who wrote what, what became of it, and how long it took."""
+    """Who wrote what, what became of it, and how long it took. Of refusals of one address, one line in ten seconds."""
+
+    def __init__(self) -> None:
+        self._quiet = Quiet()
 
     def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         req.context.started = time.monotonic()
@@ -60,9 +80,17 @@ class Journal:
         principal = getattr(req.context, "principal", "nobody")
         summary = getattr(req.context, "summary", "")
         took_ms = (time.monotonic() - req.context.started) * 1000
+        origin = req.env.get("REMOTE_ADDR") or "the unix socket"
+        count = self._quiet.left_out(origin) if resp.status_code in _REFUSALS else 0
+        if count is None:
+            return
         # ascii(): nothing that a request contains may begin a new line.
-        line = ascii(f"{req.method} {req.path} by {principal}: {resp.status_code} {summary}")[1:-1]
-        _LOG.info("%s (%.1f ms)", line, took_ms)
+        line = ascii(f"{req.method} {req.path} by {principal} at {origin}: {resp.status_code} {summary}")[1:-1][:MOST_LOGGED]
+        _LOG.info("%s (%.1f ms)%s", line, took_ms, f"; {count} more of this address were refused before" if count else "")
+
+
+def _origin(req: falcon.Request) -> str:
+    return origin_of((req.env.get("REMOTE_ADDR", ""),))
 
 
 def answering_head(app: WsgiApp) -> WsgiApp:

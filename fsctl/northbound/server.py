@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
 import resource
 import ssl
@@ -19,6 +18,7 @@ from typing import Any
 import eventlet
 import eventlet.wsgi
 
+from fsctl.northbound.origin import origin_of as _origin
 from fsctl.northbound.protocol import Protocol
 
 _LOG = logging.getLogger(__name__)
@@ -128,16 +128,3 @@ class _Pool(eventlet.GreenPool):
         self._open[origin] -= 1
         if not self._open[origin]:
             del self._open[origin]
-
-
-def _origin(address: Any) -> str:
-    """Who it is that connects; "" for this host."""
-    try:
-        found = ipaddress.ip_address(address[0].partition("%")[0])
-    except (ValueError, IndexError, TypeError, AttributeError):
-        return str(address) if address and address[0] != "" else ""
-    found = getattr(found, "ipv4_mapped", None) or found
-    if found.is_loopback:
-        return ""
-    is_one = found.version == 4 or found.is_link_local  # all guests of a bridge share fe80::/64
-    return str(found) if is_one else str(ipaddress.ip_network((found, 64), strict=False))

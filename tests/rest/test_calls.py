@@ -175,5 +175,5 @@ def test_one_log_line_per_write(rest: TestClient, backend: FakeBackend, caplog: 
     backend.refusal = InvalidError("no\nnew line", field="x", value=1)
     rest.simulate_put(FLOWS, json={"flows": []}, headers=VR1)
     accepted, refused = caplog.messages
-    assert accepted.startswith("PUT /v1/routers/vr1/flows by vr1: 200 revision 1, +1 ~0 -0 =0, 0 failed (")
-    assert refused.startswith("PUT /v1/routers/vr1/flows by vr1: 422 x: no\\nnew line (got 1) (")
+    assert accepted.startswith("PUT /v1/routers/vr1/flows by vr1 at the unix socket: 200 revision 1, +1 ~0 -0 =0, 0 failed (")
+    assert refused.startswith("PUT /v1/routers/vr1/flows by vr1 at the unix socket: 422 x: no\\nnew line (got 1) (")
