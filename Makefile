@@ -2,16 +2,17 @@
 PYTHON := .venv/bin/python
 # Fast ones first; what does not exist yet is left out.
 CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/rest tests/contract tests/properties)
-ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/agent tests/mininet tests/soak)
+ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/fuzz tests/agent tests/mininet tests/soak)
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-python root lint check test soak demo demo-agent bench clean
+.PHONY: help setup setup-python root lint check test soak fuzz demo demo-agent bench clean
 
 help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
 	@echo 'sudo make demo-agent   routers that run OSPF (FRR) and delegate by themselves: cut, firewalled, killed (2 minutes)'
 	@echo 'sudo make test    everything: lint, unit, properties, real Open vSwitch, real packets'
 	@echo 'sudo make soak    20 minutes of an adversary at random, real packets (FSCTL_SOAK_SECONDS, FSCTL_SOAK_SEED, FSCTL_SOAK_ONLY)'
+	@echo 'sudo make fuzz    a million requests at random against the whole controller (FSCTL_FUZZ_REQUESTS, FSCTL_FUZZ_SEED)'
 	@echo '     make check   the part that needs neither root nor Open vSwitch (one minute)'
 	@echo 'sudo make bench   collapse, rules per second, changes, restart, packet rates; beside ovs-ofctl, OVN, rest_router, Faucet'
 	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
@@ -40,6 +41,10 @@ test: root setup lint
 # An adversary against the whole controller, for 20 minutes; FSCTL_SOAK_SEED replays one, FSCTL_SOAK_ONLY=a,b draws these actions alone.
 soak: root setup
 	@FSCTL_SOAK_SECONDS=$${FSCTL_SOAK_SECONDS:-1200} $(PYTHON) -m pytest -s tests/soak $(PYTEST_ARGS)
+
+# Requests at random; what is wrong is shown with the seed that replays it.
+fuzz: root setup
+	@FSCTL_FUZZ_SECONDS=$${FSCTL_FUZZ_SECONDS:-86400} $(PYTHON) -m pytest -s tests/fuzz $(PYTEST_ARGS)
 
 demo: root setup
 	@$(PYTHON) -m topologies.demo

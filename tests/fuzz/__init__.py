@@ -1,0 +1,1 @@
+"""Requests and messages at random against the whole controller (`make fuzz`)."""

@@ -1,0 +1,51 @@
+"""What each router's table must hold: the test's own books, which share nothing with fsctl."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+Flow = dict[str, Any]
+
+
+def key_of(flow: Flow) -> tuple[str, str, str]:
+    """What tells two flows of a router apart."""
+    match = flow["match"]
+    version = 4 if "ipv4_dst" in match else 6
+    return match["in"], match.get("eth_src", ""), str(ipaddress.ip_network(match[f"ipv{version}_dst"]))
+
+
+def plain(flow: Flow) -> Flow:
+    """A flow as it was delegated, in one spelling."""
+    name, eth_src, dst = key_of(flow)
+    kept: Flow = {"in": name, "eth_src": eth_src, "dst": dst, "action": flow["action"]}
+    if flow["action"] == "forward":
+        kept |= {"to": flow["set"]["eth_dst"].lower(), "out": flow["out"]}
+    return kept
+
+
+class Books:
+    """The tables of all routers."""
+
+    def __init__(self, routers: tuple[str, ...]) -> None:
+        self.tables: dict[str, dict[tuple[str, str, str], Flow]] = {name: {} for name in routers}
+
+    def put(self, router: str, flows: list[Flow]) -> None:
+        self.tables[router] = {key_of(flow): plain(flow) for flow in flows}
+
+    def patch(self, router: str, add: list[Flow], remove: list[Flow]) -> None:
+        """`remove` are flows of which the matches count."""
+        for flow in remove:
+            self.tables[router].pop(key_of(flow), None)
+        for flow in add:
+            self.tables[router][key_of(flow)] = plain(flow)
+
+    def difference(self, router: str, shown: list[Flow]) -> str:
+        """What differs between these books and what fsctl shows; empty if nothing does."""
+        found = {key_of(flow): plain(flow) for flow in shown}
+        wanted = self.tables[router]
+        if found == wanted and len(shown) == len(found):
+            return ""
+        missing, extra = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+        other = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]]
+        return f"{router}: missing {sorted(missing)[:3]}, too much {sorted(extra)[:3]}, other {other[:3]}"
