@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from fsctl import semantics
+from fsctl import narrow, semantics
 from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
@@ -260,7 +260,7 @@ class Views:
         self._known.between_turns()
         if packet.bridge not in self._known.now.network.bridges:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
-        walk = semantics.walk(self._known.now.network, packet)
+        walk = semantics.walk(narrow.for_packet(self._known.now.network, packet), packet)
         hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
         rule = None if walk.end == semantics.SLOW_PATH else self._rule_for(packet)
         return WalkReport(hops, walk.end, walk.reason, walk.final, rule)
