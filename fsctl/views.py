@@ -45,6 +45,12 @@ class HasProblem(Protocol):
     def problem(self) -> str: ...
 
 
+class Waiting(Protocol):
+    """Connections of switches that are not used yet."""
+
+    def waits_for(self, bridge: str) -> str: ...
+
+
 class Known(Protocol):
     """The parts of the controller that are read. `now` is swapped as a whole when the network changes."""
 
@@ -56,6 +62,8 @@ class Known(Protocol):
 
     @property
     def links(self) -> HasProblem: ...
+    @property
+    def connections(self) -> Waiting: ...
     @property
     def now(self) -> Snapshot: ...
     def between_turns(self) -> None:
@@ -110,7 +118,8 @@ class Views:
         reasons = ["fsctl is starting: not everything is known yet"] if self._known.is_starting else []
         for status in self.bridges():
             if not status.connected:
-                reasons.append(f"bridge {status.name} is not connected")
+                why = self._known.connections.waits_for(status.name)
+                reasons.append(f"bridge {status.name} is not connected{f': {why}' if why else ''}")
             elif not status.in_sync:
                 reasons.append(f"bridge {status.name} is not in sync: {'; '.join(status.warnings) or 'connecting'}")
         problem = self._known.links.problem
