@@ -47,7 +47,7 @@ def _strictly(s: Soak, command: str, bridge: str, *args: str) -> None:
     s.switch.run("ovs-ofctl", "-O", "OpenFlow14", "--strict", "--timeout=5", command, path, *args)
 
 
-@action()
+@action(alone=True)  # in a place that another action has just made fsctl leave, the rule would be somebody else's by right
 def add_over(s: Soak) -> Iterator[Pause]:
     """A2: somebody adds rules with matches of fsctl's, other actions and his own cookie."""
     bridge = s.rng.choice(MANAGED)
