@@ -41,6 +41,8 @@ from fsctl.store import SqliteStore  # noqa: E402
 from fsctl.watchdog import Watchdog, notify  # noqa: E402
 
 _LOG = logging.getLogger(__name__)
+LOOP_HANGS_S = 300.0
+"""A loop that has finished nothing for so long hangs. (A million delegations at once take a minute.)"""
 PORTS_RETRY_S = 1.0
 PORTS_AUDIT_S = 60.0
 """How often ports are asked for although no change was reported."""
@@ -126,7 +128,6 @@ class FsctlApp(app_manager.RyuApp):
         where = self.openflow.config
         _LOG.info("OpenFlow on %s:%s:%d", where.kind, where.host, where.port)
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
-
         notify("READY=1")
 
     def _begin(self, part: Callable[[], object]) -> None:
@@ -149,7 +150,7 @@ class FsctlApp(app_manager.RyuApp):
     def _beat(self) -> None:
         """Tell the watchdog that green threads run, and that the controller's loop goes on."""
         while not self._stopping:
-            if not self.fsctl.is_stuck:
+            if self.fsctl.late_s < LOOP_HANGS_S:
                 self._watchdog.beat()
             hub.sleep(1.0)
 

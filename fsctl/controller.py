@@ -188,14 +188,13 @@ class Controller:
         return self.views.not_ready()
 
     @property
-    def is_stuck(self) -> bool:
-        """The loop has finished nothing for a long time."""
-        return self.runtime.now() - self._turned_at > STUCK_S
+    def late_s(self) -> float:
+        """How long ago the loop has finished something."""
+        return self.runtime.now() - self._turned_at
 
     def unhealthy(self) -> str:
-        late = self.runtime.now() - self._turned_at
-        if late > STUCK_S:
-            return f"the controller's loop has not finished a turn for {late:.0f} s"
+        if self.late_s > STUCK_S:
+            return f"the controller's loop has not finished a turn for {self.late_s:.0f} s"
         return self.recovery.problem
 
     def overrides(self, router: str) -> Mapping[str, Override]:

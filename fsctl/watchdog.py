@@ -17,7 +17,7 @@ import eventlet.patcher
 
 _LOG = logging.getLogger(__name__)
 HANGS_S = 30
-"""The process ends if its green threads have not run, or the controller's loop has finished nothing, for so many seconds."""
+"""The process ends if nobody has called `beat` for so many seconds."""
 EXIT_CODE = 70
 _TURN_S = 1.0
 _threading = eventlet.patcher.original("threading")
