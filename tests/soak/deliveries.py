@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tests.soak import probes, words
 from tests.soak.judge import BYPASSED, ROUTED, Sent, describe
 from tests.soak.pause import Pause
-from tests.soak.plan import HOSTS, PORTS
+from tests.soak.plan import HOSTS, MANAGED, PORTS
 from tests.soak.probes import CHATTER_EVERY_S
 from tests.soak.walk import walk
 from tests.soak.wire import NOBODYS_VLAN, Probe, mac_text
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ARRIVAL_S, LEARNED_S = 1.5, 1.3
 AGAIN_S = 1.0
 MOST_SHOWN = 12
+BRIDGE_COLUMNS = "--columns=name,fail_mode,controller,flood_vlans,other_config"
 PATCH_COLUMNS = "--columns=name,type,ofport,link_state,error,options"
 
 
@@ -48,16 +49,20 @@ class Deliveries:
         found: list[str] = []
         for n, sent in enumerate(sents):
             wrong, harmless = self._wrong(sent, pause), self._harmless(sent, pause)
-            if harmless and not wrong:
+            cached = self._all_cached() if wrong or harmless else []
+            if harmless and not (wrong and sent.received(BYPASSED)):  # what nobody got has not been bypassed
                 time.sleep(AGAIN_S)
                 self._drop_cached()
                 (sents[n],) = self._send_all([sent.probe])
                 wrong = self._wrong(sents[n], pause) + self._harmless(sents[n], pause)
                 self.passing += [] if wrong else harmless
             if wrong:
-                self._suspect(sent)
+                self._suspect(sents[n], cached)
             found += wrong
         return found[:MOST_SHOWN] + (words.flows(self._soak, sents, pause.installed)[:MOST_SHOWN] if pause.controller else [])
+
+    def _all_cached(self) -> list[str]:
+        return _asked(self._soak.switch.appctl, "dpctl/dump-flows")
 
     def _drop_cached(self) -> None:
         """Open vSwitch 3.1.0's userspace datapath may keep the old actions of a cached flow for as long as packets use it.
@@ -117,10 +122,10 @@ class Deliveries:
 
     # --- for people ---------------------------------------------------------------------------------------
 
-    def _suspect(self, sent: Sent) -> None:
+    def _suspect(self, sent: Sent, cached: list[str]) -> None:
+        """`cached`: what the datapath held when the packet went wrong first."""
         self.suspects.append(sent)
-        if not self._cached:
-            self._cached = _asked(self._soak.switch.appctl, "dpctl/dump-flows")
+        self._cached = self._cached or cached
 
     def explained(self, most: int = 2) -> list[str]:
         """What Open vSwitch says in both worlds of the first packets that were not delivered as they should."""
@@ -133,11 +138,21 @@ class Deliveries:
                 port, raw = f"in_port={host.name}", sent.probe.frame().hex()
                 lines += _asked(world.switch.appctl, "ofproto/trace", host.bridge, port, raw)
             lines += ["cached for it:", *(line for line in self._cached if eth in line)]
+        if self.suspects:
+            lines += self._bridges()
         return [
             *lines,
             "patch ports:",
             *_asked(self._soak.switch.ctl, PATCH_COLUMNS, "-f", "csv", "find", "interface", "type=patch"),
         ]
+
+    def _bridges(self) -> list[str]:
+        """What the bridges hold now: rules, stations, settings; and what was cached when the first packet went wrong."""
+        switch, lines = self._soak.switch, list[str]()
+        for bridge in MANAGED:
+            lines += [f"{bridge}: rules, stations, row:", *_asked(switch.ofctl, "dump-flows", bridge)]
+            lines += [*_asked(switch.appctl, "fdb/show", bridge), *_asked(switch.ctl, BRIDGE_COLUMNS, "list", "bridge", bridge)]
+        return [*lines, "cached:", *self._cached]
 
 
 def _asked(tool: Callable[..., str], *args: str) -> list[str]:
