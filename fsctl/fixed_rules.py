@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from fsctl.model import (
     BITS,
+    BYPASSED_PROTOCOLS,
     ICMPV6,
     IPV4,
     IPV6,
@@ -13,7 +14,6 @@ from fsctl.model import (
     LOCAL_SOURCES,
     MULTICAST_BIT,
     ND_TYPES,
-    NO_PROTO,
     RESERVED_VID,
     Bridge,
     Interface,
@@ -21,6 +21,7 @@ from fsctl.model import (
     Prefix,
 )
 from fsctl.rules import (
+    ADMISSION,
     EGRESS,
     ELSEWHERE,
     FLOW_SWITCH,
@@ -30,6 +31,7 @@ from fsctl.rules import (
     MTU,
     NORMAL_BIT,
     SENDERS,
+    TTL,
     WAYS,
     Action,
     Field,
@@ -50,7 +52,8 @@ VLAN_PRESENT = 0x1000
 FROM_LINK = 65535
 """Above all other rules: nobody else has a policy for fsctl's own patch ports, and no frame may leave a link but by table 2."""
 # All other priorities in table 0 are low on purpose: rules of others go first.
-RESERVED_VLAN, EXEMPT, LOCAL_SCOPE, LOW_TTL, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 7, 6, 5, 4, 3, 1
+RESERVED_VLAN, EXEMPT, FROM_ROUTER, SPOOFED, TO_ROUTER, ELSE = 9, 8, 5, 4, 3, 1
+NEVER, ADMITTED, LOW_TTL = 30, 20, 10
 PRIORITY_TAGGED = RESERVED_VLAN
 PINNED = 20
 MULTICAST = 40
@@ -65,11 +68,12 @@ ENTER: tuple[Action, ...] = (Resubmit(LEARN), GotoTable(FLOW_SWITCH))
 
 ELSES = (
     Rule(RuleKey(GUARD, ELSE, ()), LEARN_AND_BRIDGE),
-    *(Rule(RuleKey(table, 0, ()), BRIDGE) for table in (FLOW_SWITCH, WAYS, MTU)),
+    *(Rule(RuleKey(table, 0, ()), BRIDGE) for table in (FLOW_SWITCH, ADMISSION, WAYS, MTU)),
+    Rule(RuleKey(TTL, 0, ()), (GotoTable(WAYS),)),
     Rule(RuleKey(SENDERS, 1, ()), NORMAL),
     Rule(RuleKey(ELSEWHERE, 10, (Field("reg0", NORMAL_BIT, NORMAL_BIT),)), NORMAL),
 )
-"""The last rule of each table: a packet that matches nothing else takes the slow path. Table 2 has none: it drops."""
+"""The last rule of each table. A packet that matches nothing else takes the slow path; EGRESS has none, it drops."""
 TOO_LARGE = Rule(RuleKey(MTU, 20, (Field("reg0", 1, 1),)), BRIDGE)
 Longest = Mapping[tuple[str, str], int | None]
 """(router, interface) -> hops of the longest chain in force from there, None where there is no rule."""
@@ -109,20 +113,22 @@ def _exempt(bridge: Bridge) -> Iterator[Rule]:
 
 
 def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
-    """Packets that no router forwards, from any sender."""
-    matches = [(eth_type(version), Field("ip_proto", NO_PROTO)) for version in (IPV4, IPV6)]
-    matches += [(eth_type(p.version), _prefix("dst", p)) for p in LOCAL_DESTINATIONS]
+    """Packets that no router forwards, from any sender, and protocols that are not bypassed."""
+    matches = [(eth_type(p.version), _prefix("dst", p)) for p in LOCAL_DESTINATIONS]
     matches += [(eth_type(p.version), _prefix("src", p)) for p in LOCAL_SOURCES]
     own = (Prefix.host(IPV4, value) for value in sorted(network.own_sources[bridge.name]))
     matches += [(eth_type(IPV4), _prefix("src", p)) for p in own if not any(s.covers(IPV4, p.value) for s in LOCAL_SOURCES)]
     for fields in matches:
-        yield rule(GUARD, LOCAL_SCOPE, LEARN_AND_BRIDGE, *fields)
+        yield rule(ADMISSION, NEVER, BRIDGE, *fields)
     for nd_type in ND_TYPES:
         discovery = (eth_type(IPV6), Field("ip_proto", ICMPV6), Field("icmpv6_type", nd_type))
-        yield rule(GUARD, LOCAL_SCOPE, LEARN_AND_BRIDGE, *discovery)
+        yield rule(ADMISSION, NEVER, BRIDGE, *discovery)
+    for version, protocols in BYPASSED_PROTOCOLS.items():
+        for number in protocols:
+            yield rule(ADMISSION, ADMITTED, (GotoTable(TTL),), eth_type(version), Field("ip_proto", number))
 
 
-def _admission(bridge: Bridge, interface: Interface, longest: int | None) -> Iterator[Rule]:
+def _entrance(bridge: Bridge, interface: Interface, longest: int | None) -> Iterator[Rule]:
     """Which packets enter the flow switch for one router interface; `longest`: hops of its longest chain, None: no rule there."""
     to_router, from_router = Field("eth_dst", interface.mac), Field("eth_src", interface.mac)
     if interface.ofport is not None and interface.ofport not in bridge.exempt_ports:
@@ -132,7 +138,7 @@ def _admission(bridge: Bridge, interface: Interface, longest: int | None) -> Ite
         for version in (IPV4, IPV6):
             yield rule(GUARD, TO_ROUTER, ENTER, to_router, eth_type(version))
             for ttl in range(longest + 1):
-                yield rule(GUARD, LOW_TTL, LEARN_AND_BRIDGE, to_router, eth_type(version), Field("nw_ttl", ttl))
+                yield rule(TTL, LOW_TTL, BRIDGE, to_router, eth_type(version), Field("nw_ttl", ttl))
 
 
 def _egress(interface: Interface) -> Iterator[Rule]:
@@ -180,6 +186,6 @@ def fixed_rules(network: Network, name: str, longest: Longest) -> RuleTable:
     for interface in network.interfaces():
         if interface.bridge != name or not interface.mac:
             continue  # elsewhere, or its MAC is not known yet
-        table.add(*_admission(bridge, interface, longest.get((interface.router, interface.name))))
+        table.add(*_entrance(bridge, interface, longest.get((interface.router, interface.name))))
         table.add(*_egress(interface), *_router_as_sender(bridge, interface))
     return table

@@ -16,7 +16,7 @@ from fsctl.demotion import to_demote
 from fsctl.errors import FsctlError
 from fsctl.fixed_rules import BRIDGE
 from fsctl.pipeline import Layout
-from fsctl.rules import EGRESS, ELSEWHERE, FLOW_SWITCH, GUARD, LEARN, SENDERS, GotoTable, RuleChange
+from fsctl.rules import FLOW_SWITCH, GUARD, MTU, WAYS, GotoTable, RuleChange
 from fsctl.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Installer:
         if len(words) > SHOWN:
             _LOG.error("bridge %s rejected %d more rules", bridge, len(words) - SHOWN)
         fixes = [RuleChange(c.key, None, False) for c in report.changes if c.key in words and not c.is_new]
-        if any(key.table in (GUARD, EGRESS, SENDERS, LEARN, ELSEWHERE) for key in words):
+        if any(key.table not in (FLOW_SWITCH, WAYS, MTU) for key in words):
             fixes += self._quarantine(here, layout)
         demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted, self._runtime.pause)
         here.demoted.update(demoted)

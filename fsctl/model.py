@@ -23,7 +23,11 @@ IPV4, IPV6 = 4, 6
 BITS = {IPV4: 32, IPV6: 128}
 TCP, UDP, ICMPV6 = 6, 17, 58
 NO_PROTO = 0
-"""IP protocol 0 is not bypassed: OVS does not decrement its TTL (odp-util.c, commit_set_nw_action; seen on 3.1)."""
+"""OVS does not decrement the TTL of IP protocol 0 (odp-util.c, commit_set_nw_action; seen on 3.1)."""
+_CARRIERS = (4, TCP, UDP, 33, 41, 47, 50, 51, 115, 132, 136)
+"""IPv4 and IPv6 in IP, TCP, UDP, DCCP, GRE, ESP, AH, L2TP, SCTP, UDP-Lite (IANA, Protocol Numbers)."""
+BYPASSED_PROTOCOLS = {IPV4: (1, *_CARRIERS), IPV6: (*_CARRIERS, ICMPV6)}
+"""The IP protocols that are bypassed: each that a sender uses costs a cached flow for each TTL (decision 20)."""
 MULTICAST_BIT = 1 << 40
 RESERVED_VID = 4095
 """The reserved VLAN ID (IEEE 802.1Q), the tag of fsctl's patch ports. Frames that carry it are dropped at every port."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fsctl.rules import (
+    ADMISSION,
     EGRESS,
     ELSEWHERE,
     FLOW_SWITCH,
@@ -17,6 +18,7 @@ from fsctl.rules import (
     LEARN,
     MTU,
     SENDERS,
+    TTL,
     WAYS,
     GotoTable,
     Resubmit,
@@ -30,9 +32,13 @@ from fsctl.rules import (
 LAST_TABLE_MISS = 1
 """Rules of this priority or below are a table's "else": added first, removed last."""
 
-_ADD_RANK = {ELSEWHERE: 8, "else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, GUARD: 50, FLOW_SWITCH: 60}
+_ADD_RANK = {
+    ELSEWHERE: 8, "else": 10, SENDERS: 12, LEARN: 14, EGRESS: 20, MTU: 30, WAYS: 40, TTL: 44, ADMISSION: 46, GUARD: 50,
+    FLOW_SWITCH: 60,
+}  # fmt: skip
 _REMOVE_RANK = {
-    FLOW_SWITCH: 70, WAYS: 80, MTU: 90, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120, ELSEWHERE: 122,
+    FLOW_SWITCH: 70, WAYS: 80, MTU: 90, TTL: 94, ADMISSION: 96, GUARD: 100, EGRESS: 110, LEARN: 112, SENDERS: 114, "else": 120,
+    ELSEWHERE: 122,
 }  # fmt: skip
 """The order of the tables' changes; modifications count as additions."""
 _LAST_ADD, _FIRST_REMOVE = 69, 70
@@ -92,7 +98,8 @@ def _tables_named(change: RuleChange) -> set[int]:
     return {a.table for a in change.actions or () if isinstance(a, GotoTable | Resubmit)}
 
 
-_DOORS = {FLOW_SWITCH, EGRESS}
+_GUARDS = {GUARD, ADMISSION, TTL}
+_DOORS = {FLOW_SWITCH, EGRESS, TTL}
 """A guard rule that leads here lets packets in."""
 
 
@@ -114,7 +121,7 @@ class _Rejected:
             return  # bridging goes on without it, by the rules that are there
         if priority <= LAST_TABLE_MISS:
             self._bare.add(table)
-        elif table == GUARD and not _DOORS & _tables_named(change):  # those let packets in, and guard nothing
+        elif table in _GUARDS and not _DOORS & _tables_named(change):  # those let packets in, and guard nothing
             self._unguarded.add(_value(change.key, "eth_dst"))
         elif table == EGRESS:
             self._undelivered.add(_value(change.key, "eth_src"))
@@ -139,7 +146,7 @@ class _Rejected:
 def dependents(rejected: Sequence[RuleChange], changes: Sequence[RuleChange]) -> list[RuleChange]:
     """The additions and modifications among `changes` that must not be made if `rejected` are not.
 
-    A rule may point to a missing entry: tables 3 and 4 send unknown packets to tables 5 and 7, the slow path. So a rule stays
+    A rule may point to a missing entry: tables 5 and 6 send unknown packets to tables 7 and 9, the slow path. So a rule stays
     when its way is rejected, and a way when its MTU rule is; without them, their packets would follow a shorter prefix.
     These rules depend on a rejected one:
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-TABLES = range(8)
+TABLES = range(10)
 """The tables that fsctl uses (docs/pipeline.md)."""
-GUARD, FLOW_SWITCH, EGRESS, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = TABLES
+GUARD, FLOW_SWITCH, EGRESS, ADMISSION, TTL, WAYS, MTU, SENDERS, LEARN, ELSEWHERE = TABLES
 
 COOKIE = 0x6673_6374_6C00_0000
 """Marks the rules that fsctl writes ("fsctl"). A rule with another cookie is replaced only where it took the place of one."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from fsctl.errors import NotFoundError
 from fsctl.flowterp import Delivery, Flowterp, Hit, Learned, Outcome, lookup
 from fsctl.model import (
+    BYPASSED_PROTOCOLS,
     ICMPV6,
     IPV4,
     LOCAL_DESTINATIONS,
     LOCAL_SOURCES,
     MULTICAST_BIT,
     ND_TYPES,
-    NO_PROTO,
     Delegation,
     Drop,
     FiveTuple,
@@ -165,8 +165,8 @@ def _why_not_begun(network: Network, packet: Packet) -> str | None:
         return why
     if packet.version is None:
         return "not IP"
-    if packet.ip_proto == NO_PROTO:
-        return "IP protocol 0: the switch does not decrement its TTL"
+    if packet.ip_proto not in BYPASSED_PROTOCOLS[packet.version]:
+        return f"IP protocol {packet.ip_proto} is not bypassed"
     if any(p.covers(packet.version, packet.dst) for p in LOCAL_DESTINATIONS):
         return f"destination {format_ip(packet.version, packet.dst)} is never forwarded"
     if any(p.covers(packet.version, packet.src) for p in LOCAL_SOURCES):

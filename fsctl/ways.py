@@ -6,12 +6,13 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 
-from fsctl.outcome import DROPPED, FORWARD, Effect
-from fsctl.rules import WAYS, Action, GotoTable, SetField
+from fsctl.outcome import SLOW, Effect
+from fsctl.rules import ADMISSION, Action, GotoTable, SetField
 
 
 def has_way(effect: Effect) -> bool:
-    return effect.kind == FORWARD or (effect.kind == DROPPED and effect.limit > 0)
+    """Whether packets are forwarded or dropped in the routers' place: only those that pass ADMISSION are."""
+    return effect.kind != SLOW
 
 
 class Ways:
@@ -36,7 +37,7 @@ class Ways:
         while number in self._taken:
             number = number % 0x7FFF_FFFF + 1
         self.numbers[effect], self._taken[number] = number, effect
-        self.actions[effect] = (SetField("reg1", number), GotoTable(WAYS))
+        self.actions[effect] = (SetField("reg1", number), GotoTable(ADMISSION))
         return True
 
     def leave(self, effect: Effect, rules: int) -> int | None:

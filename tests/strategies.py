@@ -86,6 +86,8 @@ HOSTS: Mapping[int, tuple[int, ...]] = {
 }
 LOCAL_HOST = {IPV4: Prefix.parse("224.0.0.5").value, IPV6: Prefix.parse("ff02::5").value}
 PORTS = (1000, 2000)
+RARE_PROTOCOLS = (NO_PROTO, 2, 50, 89, 132, 253)
+"""Two of them are bypassed."""
 MTUS = (1500, 1500, 1500, 1400, 1280, 9000)
 
 
@@ -359,10 +361,10 @@ def some_senders(draw: Draw, network: Network) -> list[Learned]:
 
 
 def near(draw: Draw, packet: Packet) -> Packet:
-    """The packet itself, mostly; or with another port; a later or the first fragment of it; or of no protocol."""
+    """The packet itself, mostly; or with another port; a later or the first fragment of it; or of a rare protocol."""
     kind = draw(13)
     if kind == 12:
-        return replace(packet, ip_proto=NO_PROTO)
+        return replace(packet, ip_proto=pick(draw, RARE_PROTOCOLS))
     if kind == 11:
         return replace(packet, fragment=True)
     if kind == 10:

@@ -190,7 +190,7 @@ class Scenes:
         """When Open vSwitch had both the rule for B and what it does: two hops, B's MAC address."""
         match = rules.first(rf"event=(ADDED|MODIFIED) table=1 .*nw_dst={self.target}[ ,]", after)
         actions = rf"dec_ttl,dec_ttl,set_field:[0-9a-f:]*->eth_src,set_field:{self.target_mac}->eth_dst,output"
-        way = rules.first(rf"event=(ADDED|MODIFIED) table=3 .*actions={actions}", after)
+        way = rules.first(rf"event=(ADDED|MODIFIED) table=5 .*actions={actions}", after)
         if match is None or way is None:
             raise LabError("Open vSwitch told of no new rule for B")
         return max(match.at, way.at)

@@ -26,7 +26,7 @@ ANSWERED_S = 3.0
         ("del-flows", "{b}", "table=2"),
         ("add-flow", "{b}", "table=0,priority=1,actions=drop"),
         ("mod-flows", "{b}", "table=1,actions=drop"),
-        ("mod-flows", "{b}", "table=3,actions=drop"),
+        ("mod-flows", "{b}", "table=5,actions=drop"),
     ],
     ids=lambda harm: " ".join(harm).replace("{b} ", "").replace(" {b}", ""),
 )

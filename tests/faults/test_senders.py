@@ -65,4 +65,4 @@ def test_fault_X3_a_host_that_sends_priority_tagged_frames_is_found(host: Host) 
     says(host, 8, VICTIM, tag="8100a000")
     assert receiver(host) == "b0-p8"
     says(host, 8, "03:00:00:00:00:01", tag="81000000")
-    assert "dl_dst=03:00:00:00:00:01" not in host.ovs.ofctl("dump-flows", "b0", "table=5"), "a group is nobody's"
+    assert "dl_dst=03:00:00:00:00:01" not in host.ovs.ofctl("dump-flows", "b0", "table=7"), "a group is nobody's"

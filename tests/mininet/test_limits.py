@@ -76,9 +76,9 @@ def test_fault_A16_a_host_that_never_sends_is_found_where_ovsdb_knows_its_port(l
     mac = lab.topo.stations["b"].ports[0].mac
     if pinned:
         lab.ovs.vsctl("set", "interface", port, f'external_ids:attached-mac="{mac}"')
-        eventually(lambda: f"priority=20,dl_dst={mac}" in lab.ovs.ofctl("dump-flows", bridge, "table=5"))
+        eventually(lambda: f"priority=20,dl_dst={mac}" in lab.ovs.ofctl("dump-flows", bridge, "table=7"))
     try:
-        lab.ovs.ofctl("del-flows", bridge, f"cookie={LEARNED_COOKIE:#x}/{COOKIE_MASK:#x},table=5")
+        lab.ovs.ofctl("del-flows", bridge, f"cookie={LEARNED_COOKIE:#x}/{COOKIE_MASK:#x},table=7")
         lab.ovs.appctl("fdb/flush", bridge)
         # A socket that takes the packets: an answer that nobody listens would be a frame of B's.
         with (

@@ -89,16 +89,16 @@ def shapes() -> list[Rule]:
     rules += [Rule(RuleKey(1, 1000 + n, match_of(*m)), a) for n, (m, a) in enumerate(flow_switch_shapes())]
     delivers = (SetField("pkt_mark", 0), SetField("in_port", 2), GotoTable(5))
     rules.append(Rule(RuleKey(2, 10, (ETH_SRC, Field("pkt_mark", LINK_MARK))), delivers))
-    rules.append(Rule(RuleKey(5, 20, (ETH_DST,)), (Output(2),)))
-    rules.append(Rule(RuleKey(6, 20, (ETH_SRC,))))
+    rules.append(Rule(RuleKey(7, 20, (ETH_DST,)), (Output(2),)))
+    rules.append(Rule(RuleKey(8, 20, (ETH_SRC,))))
     for port in (1, LOCAL_PORT):
-        rules.append(Rule(RuleKey(6, 10, (Field("in_port", port),)), (Learn(port, 300, 256),)))
-        rules.append(Rule(RuleKey(6, 30, (Field("in_port", port), ETH_SRC)), (Learn(port, 65535, 0xFFFF_FFFF),)))
-    rules.append(Rule(RuleKey(3, 20, (Field("reg0", 1, 1),)), (Normal(),)))
-    rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 7))), CHAIN))
-    rules.append(Rule(RuleKey(3, 10, (IP, Field("reg1", 8))), CHECK))
+        rules.append(Rule(RuleKey(8, 10, (Field("in_port", port),)), (Learn(port, 300, 256),)))
+        rules.append(Rule(RuleKey(8, 30, (Field("in_port", port), ETH_SRC)), (Learn(port, 65535, 0xFFFF_FFFF),)))
+    rules.append(Rule(RuleKey(5, 20, (Field("reg0", 1, 1),)), (Normal(),)))
+    rules.append(Rule(RuleKey(5, 10, (IP, Field("reg1", 7))), CHAIN))
+    rules.append(Rule(RuleKey(5, 10, (IP, Field("reg1", 8))), CHECK))
     rules.append(Rule(RuleKey(1, 3, (ETH_DST, IP)), (SetField("reg1", 8), GotoTable(3))))
-    rules.append(Rule(RuleKey(3, 10, (IP6, Field("reg1", 0x7FFF_FFFF))), (*CHAIN[:-1], Resubmit(2))))
+    rules.append(Rule(RuleKey(5, 10, (IP6, Field("reg1", 0x7FFF_FFFF))), (*CHAIN[:-1], Resubmit(2))))
     return rules
 
 

@@ -55,7 +55,7 @@ class Pair:
         ovs.add_bridge("br-b", ports=3)
         ovs.add_patch("br-a", "br-b", PATCH)
         self.datapath_port = dict(re.findall(r"^\s+(\S+) \d+/(\d+):", ovs.appctl("dpif/show"), re.MULTILINE))
-        deliver = (SetField("pkt_mark", 0), SetField("in_port", 2), GotoTable(5))
+        deliver = (SetField("pkt_mark", 0), SetField("in_port", 2), GotoTable(7))
         marked = (Field("eth_src", R2), Field("pkt_mark", LINK_MARK))
         self.install("br-b", *bridging(), Rule(RuleKey(0, 65535, (Field("in_port", PATCH),)), (GotoTable(2),)),
                      Rule(RuleKey(2, 10, marked), deliver))  # fmt: skip
@@ -94,14 +94,14 @@ class Pair:
 
     def learned(self, bridge: str) -> dict[str, str]:
         """MAC -> port, as fsctl's own table has learned it."""
-        shown = self.ovs.ofctl("dump-flows", bridge, "table=5", "--no-names")
+        shown = self.ovs.ofctl("dump-flows", bridge, "table=7", "--no-names")
         return dict(re.findall(r"priority=10,dl_dst=(\S+) actions=output:(\d+|LOCAL)", shown))
 
 
 def bridging(limit: int = 100, age_s: int = 60) -> tuple[Rule, ...]:
     """Everybody is learned, and bridged to where he was seen; as fsctl does it (docs/pipeline.md)."""
-    learning = (Rule(RuleKey(6, 10, (Field("in_port", n),)), (Learn(n, age_s, limit),)) for n in (1, 2, 3))
-    return (Rule(RuleKey(0, 1, ()), (Resubmit(6), GotoTable(5))), Rule(RuleKey(5, 1, ()), NORMAL), *learning)
+    learning = (Rule(RuleKey(8, 10, (Field("in_port", n),)), (Learn(n, age_s, limit),)) for n in (1, 2, 3))
+    return (Rule(RuleKey(0, 1, ()), (Resubmit(8), GotoTable(7))), Rule(RuleKey(7, 1, ()), NORMAL), *learning)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def pair(ovs: Sandbox) -> Iterator[Pair]:
 def entry(*actions: Action) -> tuple[Rule, ...]:
     """Guard and one flow switch rule."""
     match = (Field("eth_dst", R1), IP)
-    return (*bridging(), Rule(RuleKey(0, 3, match), (Resubmit(6), GotoTable(1))), Rule(RuleKey(1, 0, ()), (GotoTable(5),)),
+    return (*bridging(), Rule(RuleKey(0, 3, match), (Resubmit(8), GotoTable(1))), Rule(RuleKey(1, 0, ()), (GotoTable(7),)),
             Rule(RuleKey(1, 1048, (*match, Field("ipv4_dst", 0x0A00_0200, 0xFFFF_FF00))), actions))  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def test_a_group_bucket_is_an_action_set(pair: Pair) -> None:
 
 def test_too_long_goes_to_the_router_and_the_rest_down_the_chain(pair: Pair) -> None:
     pair.install("br-a", *BY_WAY, effect(CheckLarger(MTU_FRAME), GotoTable(4)), effect(*CHAIN, table=4),
-                 Rule(RuleKey(4, 20, (Field("reg0", 1, 1),)), (GotoTable(5),)))  # fmt: skip
+                 Rule(RuleKey(4, 20, (Field("reg0", 1, 1),)), (GotoTable(7),)))  # fmt: skip
     pair.meet()
     router, host = pair.datapath_port["br-a-p2"], pair.datapath_port["br-b-p1"]
     assert pair.trace() == f"check_pkt_len(size={MTU_FRAME},gt({router}),le({REWRITE},set(ipv4(ttl=61)),{host}))"
@@ -236,7 +236,7 @@ def test_what_was_learned_at_a_port_goes_with_its_rule_and_stays_when_that_chang
             wire.send(flow_mod(RuleChange(rule.key, rule.actions, False), next(wire.xids)))
         assert wire.errors() == {}
         assert pair.learned("br-a") == {format_mac(A): "1", format_mac(B): "3"}
-        wire.send(flow_mod(RuleChange(RuleKey(6, 10, (Field("in_port", 1),)), None, False), next(wire.xids)))
+        wire.send(flow_mod(RuleChange(RuleKey(8, 10, (Field("in_port", 1),)), None, False), next(wire.xids)))
         assert wire.errors() == {}
     assert pair.learned("br-a") == {format_mac(B): "3"}
 
@@ -251,7 +251,7 @@ def test_with_another_age_everything_is_learned_anew(pair: Pair) -> None:
         assert wire.errors() == {}
     assert pair.learned("br-a") == {}
     pair.send("br-a", 1, A, R1)
-    assert "hard_timeout=15" in pair.ovs.ofctl("dump-flows", "br-a", f"table=5,dl_dst={format_mac(A)}")
+    assert "hard_timeout=15" in pair.ovs.ofctl("dump-flows", "br-a", f"table=7,dl_dst={format_mac(A)}")
 
 
 def test_what_was_learned_is_not_dumped_with_fsctls_rules(pair: Pair) -> None:
@@ -322,7 +322,7 @@ def arrivals(pair: Pair, port: int, src: int, dst: int) -> set[str]:
 
 
 def test_limit_who_gives_a_part_of_the_traffic_to_NORMAL_may_see_it_flooded(pair: Pair) -> None:
-    """docs/limits.md: frames that find their receiver in table 5 do not refresh the bridge's own table."""
+    """docs/limits.md: frames that find their receiver in table 7 do not refresh the bridge's own table."""
     both_speak(pair)
     pair.ovs.appctl("fdb/flush", "br-a")  # as if mac-aging-time had gone by
     assert arrivals(pair, 1, A, C) == {"3"}
@@ -331,14 +331,14 @@ def test_limit_who_gives_a_part_of_the_traffic_to_NORMAL_may_see_it_flooded(pair
     assert arrivals(pair, 3, C, A) == {"1"}, "an answer that goes the same way ends it"
     assert arrivals(pair, 1, A, C) == {"3"}
     pair.ovs.appctl("fdb/flush", "br-a")
-    pair.ovs.ofctl("mod-flows", "br-a", "udp,actions=resubmit(,6),goto_table:5")
+    pair.ovs.ofctl("mod-flows", "br-a", "udp,actions=resubmit(,8),goto_table:7")
     assert arrivals(pair, 1, A, C) == {"3"}, "the way out"
 
 
 def test_limit_a_static_entry_gives_way_to_where_its_address_was_seen(pair: Pair) -> None:
-    """docs/limits.md: attached-mac pins an address in table 5, and so does a rule of somebody else."""
+    """docs/limits.md: attached-mac pins an address in table 7, and so does a rule of somebody else."""
     both_speak(pair)
     pair.ovs.appctl("fdb/add", "br-a", "br-a-p2", "0", format_mac(A))
     assert arrivals(pair, 3, C, A) == {"1"}
-    pair.install("br-a", Rule(RuleKey(5, 20, (Field("eth_dst", A),)), (Output(2),)))
+    pair.install("br-a", Rule(RuleKey(7, 20, (Field("eth_dst", A),)), (Output(2),)))
     assert arrivals(pair, 3, C, A) == {"2"}

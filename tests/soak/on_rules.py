@@ -51,7 +51,7 @@ def _strictly(s: Soak, command: str, bridge: str, *args: str) -> None:
 def add_over(s: Soak) -> Iterator[Pause]:
     """A2: somebody adds rules with matches of fsctl's, other actions and his own cookie."""
     bridge = s.rng.choice(MANAGED)
-    rules = [r for r in _rules(s, bridge) if "table=1" in r or "table=3" in r] or _rules(s, bridge)
+    rules = [r for r in _rules(s, bridge) if "table=1" in r or "table=5" in r] or _rules(s, bridge)
     for rule in s.rng.sample(rules, min(3, len(rules))):
         s.excuse(2.5, bridge)
         s.switch.ofctl("add-flow", bridge, f"cookie=0x5,{_match(rule)},actions={s.rng.choice(('drop', 'NORMAL'))}")

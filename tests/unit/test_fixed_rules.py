@@ -7,7 +7,24 @@ from dataclasses import replace
 from fsctl.fib import Fib
 from fsctl.fixed_rules import BRIDGE, ENTER, LEARN_AND_NORMAL, NORMAL, fixed_rules
 from fsctl.model import Address, Bridge, Interface, Network, Router
-from fsctl.rules import EGRESS, ELSEWHERE, GUARD, LEARN, SENDERS, Action, Field, Learn, Output, RuleKey
+from fsctl.rules import (
+    ADMISSION,
+    EGRESS,
+    ELSEWHERE,
+    FLOW_SWITCH,
+    GUARD,
+    LEARN,
+    MTU,
+    SENDERS,
+    TTL,
+    WAYS,
+    Action,
+    Field,
+    GotoTable,
+    Learn,
+    Output,
+    RuleKey,
+)
 from tests.builders import line, mac, with_interface
 
 R0 = mac(0, 0)
@@ -124,11 +141,12 @@ def test_the_routers_own_addresses_are_guarded_on_all_bridges_that_lead_to_them_
     for bridge in ("br7", "br8"):
         assert network.own_sources[bridge] == {0x0A07_0001}, "of IPv6, no router drops its own addresses"
     guarded = Field("eth_type", 0x0800), Field("ipv4_src", 0x0A00_03FE)
-    assert actions(network, GUARD, 7, *guarded, bridge="br0") is not None
-    assert actions(network, GUARD, 7, *guarded, bridge="br7") is None
+    assert actions(network, ADMISSION, 30, *guarded, bridge="br0") is not None
+    assert actions(network, ADMISSION, 30, *guarded, bridge="br7") is None
 
 
 def test_what_nobody_has_a_rule_for_is_bridged() -> None:
     rules = fixed_rules(Network({"br0": Bridge("br0")}, {}, {}), "br0", {}).rules
-    assert rules[RuleKey(1, 0, ())] == rules[RuleKey(3, 0, ())] == rules[RuleKey(4, 0, ())] == BRIDGE
+    assert [rules[RuleKey(table, 0, ())] for table in (FLOW_SWITCH, ADMISSION, WAYS, MTU)] == [BRIDGE] * 4
+    assert rules[RuleKey(TTL, 0, ())] == (GotoTable(WAYS),)
     assert rules[RuleKey(SENDERS, 1, ())] == NORMAL

@@ -203,7 +203,7 @@ def test_learn_names_its_port_in_the_cookie(port: int) -> None:
 
 def test_what_the_switch_has_learned_is_nobodys_rule() -> None:
     decoder = FlowDecoder()
-    mine, learned = Rule(RuleKey(1, 7, (IP,)), ()), Rule(RuleKey(5, 10, (ETH_DST,)), (Output(3),))
+    mine, learned = Rule(RuleKey(1, 7, (IP,)), ()), Rule(RuleKey(7, 10, (ETH_DST,)), (Output(3),))
     decoder.feed(b"".join((flow_stats(mine, 1), *(flow_stats(learned, 2, LEARNED_COOKIE | port) for port in (3, 0xFFFE)))))
     assert decoder.dump.rules == {mine.key: ()}
     assert (decoder.dump.learned, decoder.dump.foreign_count) == (2, 0)

@@ -78,6 +78,7 @@ def test_an_unknown_bridge_is_an_error() -> None:
         ({"eth_src": MULTICAST_BIT | 1}, "multicast"),
         ({"version": None}, "not IP"),
         ({"ip_proto": NO_PROTO}, "protocol 0"),
+        ({"ip_proto": 89}, "protocol 89 is not bypassed"),
         ({"dst": Prefix.parse("169.254.1.1").value}, "never forwarded"),
         ({"dst": Prefix.parse("224.0.0.251").value}, "never forwarded"),
         ({"dst": 0xFFFF_FFFF}, "never forwarded"),
