@@ -147,7 +147,9 @@ class Judge:
             is_at_home = home is not None and home.bridge == here.bridge and not here.vlan
             is_tagged_rightly = (frame.vlan is not None) == bool(home and home.vlan)
             also = abs(self._chatter.get((heard.station, heard.raw), 0.0) - heard.when) < CHATTER_S
-            return "" if (is_at_home and is_tagged_rightly) or also else "a broadcast has left its segment"
+            # While a port's settings change, its own bridge's cached flows may still tag as before; no other bridge may hear it.
+            is_changing = home is not None and home.bridge == here.bridge and self._is_excused(here.bridge, None, heard.when)
+            return "" if (is_at_home and is_tagged_rightly) or also or is_changing else "a broadcast has left its segment"
         sent = self._sent.get(mark_of(heard.raw) or 0)
         if sent is None:
             return self._unmarked(heard)
@@ -189,7 +191,7 @@ class Judge:
             if begins < sent.when + SOON_S and end > sent.when - OVERLAP_S:
                 yield walk(tables, sent.probe)
 
-    def _is_excused(self, bridge: str, eth_dst: str, when: float) -> bool:
+    def _is_excused(self, bridge: str, eth_dst: str | None, when: float) -> bool:
         return any(bridge in e.bridges and e.eth_dst in (None, eth_dst) and e.begins <= when <= e.ends for e in self._excused)
 
 

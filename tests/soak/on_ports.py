@@ -101,6 +101,7 @@ def _set_link(s: Soak, port: Port, state: str) -> None:
     s.excuse(4.0, port.bridge)
     for world in (s.bypassed, s.routed):
         world.batch(world.ns["s"], [f"link set dev {port.name} {state}"])
+    _forget_cached(s)
 
 
 @action()
@@ -112,6 +113,7 @@ def port_barred(s: Soak) -> Iterator[Pause]:
     try:
         for world in (s.bypassed, s.routed):
             world.switch.ofctl("mod-port", port.bridge, port.name, what)
+        _forget_cached(s)
         yield Pause()
     finally:
         s.excuse(4.0, port.bridge)
@@ -119,6 +121,7 @@ def port_barred(s: Soak) -> Iterator[Pause]:
             with suppress(LabError):
                 world.switch.ofctl("mod-port", port.bridge, port.name, undo)
                 world.batch(world.ns["s"], [f"link set dev {port.name} up"])
+        _forget_cached(s)
 
 
 @action()
@@ -139,14 +142,16 @@ def _set_for_a_while(s: Soak, *settings: tuple[str, str, str]) -> Iterator[Pause
     s.excuse(4.0)
     try:
         for port, column, value in settings:
-            s.both("set", "port", port, f"{column}={value}")
+            s.both("--if-exists", "set", "port", port, f"{column}={value}")
         s.flush(seconds=4.0)  # what stations have said in a VLAN long ago is not the same in both worlds
+        _forget_cached(s)
         yield Pause(installed=False)  # senders at these ports are left to the routers
     finally:
         s.excuse(4.0)
         for port, column, _ in settings:
             empty = "false" if column == "protected" else "[]"
-            s.both("set", "port", port, f"{column}={empty}")
+            s.both("--if-exists", "set", "port", port, f"{column}={empty}")
+        _forget_cached(s)
 
 
 @action()
@@ -169,7 +174,11 @@ def mirrored(s: Soak) -> Iterator[Pause]:
 
 
 def _forget_cached(s: Soak) -> None:
-    """Open vSwitch 3.1 does not look at its cached flows again when a mirror comes or goes."""
+    """Open vSwitch 3.1 does not look at its cached flows again when a mirror comes or goes.
+
+    And its userspace datapath may leave a cached flow as it was where two overlap (docs/limits.md): what is to be judged
+    after a port's settings have changed are the rules, not that.
+    """
     for world in (s.bypassed, s.routed):
         with suppress(LabError):
             world.switch.appctl("revalidator/purge")
@@ -180,11 +189,12 @@ def policed(s: Soak) -> Iterator[Pause]:
     """A12: ingress policing on a router's port: what that router sends there is not bypassed, and REST says why."""
     port = s.rng.choice(ROUTER_PORTS)
     try:
-        s.both("set", "interface", port.name, "ingress_policing_rate=100000")
+        s.both("--if-exists", "set", "interface", port.name, "ingress_policing_rate=100000")
         yield Pause()
-        _is_left_alone(s, port, "policing", "out")
+        if _asked(s, "interface", port, "ingress_policing_rate") == "100000":
+            _is_left_alone(s, port, "policing", "out")
     finally:
-        s.both("set", "interface", port.name, "ingress_policing_rate=0")
+        s.both("--if-exists", "set", "interface", port.name, "ingress_policing_rate=0")
 
 
 @action()
@@ -193,11 +203,17 @@ def shaped(s: Soak) -> Iterator[Pause]:
     port = s.rng.choice(ROUTER_PORTS)
     qos = ("--id=@q", "create", "qos", "type=linux-htb", "other-config:max-rate=100000000")
     try:
-        s.both("--", "set", "port", port.name, "qos=@q", "--", *qos)
+        s.both("--", "--if-exists", "set", "port", port.name, "qos=@q", "--", *qos)
         yield Pause()
-        _is_left_alone(s, port, "QoS", "in")
+        if _asked(s, "port", port, "qos") not in ("", "[]"):
+            _is_left_alone(s, port, "QoS", "in")
     finally:
-        s.both("--", "clear", "port", port.name, "qos", "--", "--all", "destroy", "qos")
+        s.both("--", "--if-exists", "clear", "port", port.name, "qos", "--", "--all", "destroy", "qos")
+
+
+def _asked(s: Soak, table: str, port: Port, column: str) -> str:
+    """What OVSDB says now: the port may have been unplugged, and its settings with it, by an action that runs beside."""
+    return s.switch.ctl("--if-exists", "get", table, port.name, column).strip()
 
 
 def _is_left_alone(s: Soak, port: Port, what: str, direction: str) -> None:
