@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
+from fsctl.cuts import may_be_needed, wanted
 from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
 from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
 from fsctl.outcome import (
@@ -33,6 +34,8 @@ from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
 """A change that was carried out, and what was there before (None: nothing)."""
+_GRAINS = 64
+"""A bound may be exceeded by one part in so many before chains are cut: the cost is not counted anew with each write."""
 _TOGETHER = 16
 """How many small pieces are merged into one: each costs its receiver an OpenFlow message."""
 
@@ -42,13 +45,20 @@ def _no_pause() -> None:
 
 
 class Compiler:
-    """The compiled state of one network. `pause` is called every few milliseconds while everything is compiled."""
+    """The compiled state of one network. `pause` is called every few milliseconds while everything is compiled.
 
-    def __init__(self, network: Network, pause: Callable[[], None] = _no_pause) -> None:
+    Chains are cut where that is needed (`cuts`); with `decide` False as `network.cuts` says.
+    """
+
+    def __init__(self, network: Network, pause: Callable[[], None] = _no_pause, *, decide: bool = True) -> None:
         self.network = network
         self.planes = {version: Plane(network, version) for version in (IPV4, IPV6)}
         self.longest: dict[tuple[str, str], Counter[int]] = {}
         for plane in self.planes.values():
+            if decide:
+                self._cut(plane)
+            else:
+                plane.cut(network.cuts)
             for emissions in self._full(plane):
                 self._count(emissions)
                 pause()
@@ -75,6 +85,8 @@ class Compiler:
                 plane.refresh(router)
             self._seed(router, changes, seeds)
             yield []
+        for version, changed in seeds.items():
+            self._review(self.planes[version], replaced.keys(), changed)
         for version, places in seeds.items():
             if places:
                 for emissions in self._region(self.planes[version], places):
@@ -96,6 +108,36 @@ class Compiler:
             for place in (key, key.fragments) if isinstance(key, FiveTuple) else (key,):
                 others = places.get(place)
                 places[place] = nodes if others is None else others | nodes
+
+    def _cut(self, plane: Plane) -> list[Node]:
+        """Cut the chains that have to be; returns the interfaces (base nodes) where that has changed."""
+        cuts = self.network.cuts
+        before = {place for place in cuts if place[2] == plane.version}
+        needed = wanted(plane) if before or may_be_needed(plane, plane.places.total) else set()
+        if needed != before:
+            cuts -= before - needed
+            cuts |= needed
+        return plane.cut(needed)
+
+    def _review(self, plane: Plane, routers: Set[str], places: dict[Place, frozenset[int]]) -> None:
+        """After FIBs have changed: cut chains or lift cuts where that is needed now, and recompile there too.
+
+        It is not asked again while nothing has made walks longer and there are about as many delegations as before.
+        """
+        cuts = [place for place in self.network.cuts if place[2] == plane.version]
+        if not cuts and not may_be_needed(plane, plane.places.total):
+            return
+        plane.explore(places.items())
+        seen = (plane.turns, plane.places.total // max(1, self.network.least_max_rules // _GRAINS))
+        if seen == plane.reviewed and not any(router in routers for router, _, _ in cuts):
+            return
+        plane.reviewed = seen
+        for base in self._cut(plane):
+            for node in (base, *base.classes):
+                part = node.own if node is not base else node.any
+                nodes = frozenset((node.index, *(n.index for n in node.classes)))
+                for key in part.prefixes:
+                    places[key] = places.get(key, frozenset()) | nodes
 
     @staticmethod
     def _region(plane: Plane, places: dict[Place, frozenset[int]]) -> Iterator[list[Emission]]:
@@ -154,6 +196,7 @@ class Compiler:
 
     def rewire(self, network: Network) -> None:
         """Use a network that differs only in what no walk depends on (`inventory.without_switch_state`)."""
+        network.cuts.update(self.network.cuts)
         self.network = network
         for plane in self.planes.values():
             plane.network = network

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+from fsctl import cuts
 from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report
 from fsctl.changes import Changes
@@ -172,7 +173,7 @@ class Controller:
         waiting = [
             f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
         ]
-        return waiting + [
+        return waiting + [cuts.notice(place) for place in sorted(self.network.cuts)] + [
             f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
             f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
             for name in sorted(links.released_with_rules)

@@ -6,10 +6,12 @@ new one is finished.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from fsctl import cuts
 from fsctl.compiler import Compiler, Replaced
 from fsctl.fib import Fib
 from fsctl.inventory import Inventory, without_switch_state
@@ -17,6 +19,7 @@ from fsctl.model import Forward, Network
 from fsctl.pipeline import Layout
 from fsctl.rules import RuleChange
 
+_LOG = logging.getLogger(__name__)
 Changes = dict[str, list[RuleChange]]
 
 
@@ -71,12 +74,20 @@ class Desired:
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[Changes]:
         """Follow changed delegations; yields the changes of rules in pieces, to be made as one bundle per bridge."""
-        compiler = self.now.compiler
+        compiler, cut = self.now.compiler, set(self.now.network.cuts)
         yield from self.now.layout.apply(compiler.update(replaced))
+        self._tell(cut)
         for router in replaced:
             numbers = self.fibs[router].free_nexthops()
             if numbers:
                 compiler.forget(router, numbers)
+
+    def _tell(self, before: set[cuts.Place]) -> None:
+        """Log which chains are cut now, and which are no more."""
+        for place in sorted(self.now.network.cuts - before):
+            _LOG.warning("%s", cuts.notice(place))
+        for router, interface, version in sorted(before - self.now.network.cuts):
+            _LOG.info("router %s: IPv%d chains from %s are no longer cut", router, version, interface)
 
     def move_nexthop(self, router: str, numbers: Collection[int], old: Forward, new: Forward) -> Iterable[Changes]:
         """A neighbour has another MAC: its rewrites change; if the old or new MAC is a router's, the walks change too."""
@@ -93,8 +104,11 @@ class Desired:
         yield self.now.layout.reroute(router, numbers)
 
     def _use(self, network: Network) -> None:
+        before = self.now.network.cuts
+        network.cuts.update(before)  # they are lifted later than they are made
         compiler = Compiler(network, self._pause)
         self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))
+        self._tell(before)
 
     def is_joined(self, pair: frozenset[str]) -> bool:
         """Whether two bridges have patch ports towards each other and both have confirmed that they let frames in."""

@@ -74,6 +74,7 @@ class Inventory:
                 name,
                 {i.name: self._interface(name, i) for i in router.interfaces.values()},
                 router.max_flows,
+                router.max_rules,
             )
             for name, router in self.config.routers.items()
         }

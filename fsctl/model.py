@@ -231,11 +231,12 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A router guest. `max_flows` bounds its FIB."""
+    """A router guest. `max_flows` bounds its FIB, `max_rules` what it costs on a bridge (`quota`, `cuts`)."""
 
     name: str
     interfaces: Mapping[str, Interface]
     max_flows: int = 200_000
+    max_rules: int = 400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +279,17 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Network:
-    """Everything that a walk depends on. `fibs` has an entry for every router."""
+    """Everything that a walk depends on. `fibs` has an entry for every router.
+
+    `cuts`: the (router, ingress interface, IP version) whose delegations for prefixes lead no walk into another router. They
+    change with the FIBs (see `cuts`).
+    """
 
     bridges: Mapping[str, Bridge]
     routers: Mapping[str, Router]
     fibs: Mapping[str, Fib]
     max_hops: int = 32
+    cuts: set[tuple[str, str, int]] = field(default_factory=set, compare=False)
 
     def interfaces(self) -> Iterator[Interface]:
         for router in self.routers.values():
@@ -303,6 +309,11 @@ class Network:
             )
             for name, router in self.routers.items()
         }
+
+    @cached_property
+    def least_max_rules(self) -> int:
+        """The smallest `max_rules` of all routers."""
+        return min((router.max_rules for router in self.routers.values()), default=0)
 
     @cached_property
     def joined(self) -> Mapping[str, frozenset[str]]:

@@ -10,6 +10,8 @@ from fsctl.rules import Field
 
 LOCAL_ID = -2
 """The verdict number of a router's own addresses: they end every walk."""
+ENDS = 1 << 40
+"""Added to the number of a next hop beyond which the walk is not followed (`Network.cuts`)."""
 Point = FiveTuple | Fragments
 """What is matched exactly, and not by prefix."""
 Place = Key | Point
@@ -69,8 +71,8 @@ class Node:
     """An ingress interface and a class of senders; `rules` are those emitted for it."""
 
     __slots__ = (
-        "any", "base", "classes", "eth_src", "has_senders", "head", "held", "index", "interface", "local", "own", "rules",
-        "steps", "usable", "version",
+        "any", "base", "classes", "eth_src", "has_senders", "head", "held", "index", "interface", "is_cut", "local", "own",
+        "rules", "steps", "usable", "version",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +84,7 @@ class Node:
         self.any = self.own = NOTHING
         self.has_senders = True  # whether the guard lets any packet of this class in
         self.held = False  # whether it has ever had a delegation
+        self.is_cut = False  # whether Network.cuts names its interface
         self.base = self  # the node of any sender at the same interface
         self.classes: list[Node] = []
         self.rules: dict[Place, Effect] = {}
@@ -93,7 +96,14 @@ class Node:
         if key in self.local:
             return LOCAL_ID
         number = self.own.prefixes.get(key)
-        return self.any.prefixes.get(key) if number is None else number
+        if number is None:
+            number = self.any.prefixes.get(key)
+        return number | ENDS if self.is_cut and number is not None and number > 0 else number
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a class of senders has delegations of its own."""
+        return self.own is not NOTHING
 
     def at_point(self, point: Point) -> int | None:
         """The verdict's number for a connection. Fragments that may belong to a delegated connection are punted."""

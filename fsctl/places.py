@@ -24,6 +24,8 @@ class Places:
             self.points.update(part.fragments)
             self.prefixes.update(part.prefixes.keys())
         self.prefixes.update(own)
+        self.total = self.prefixes.total() + self.points.total()
+        """All of them, counted as often as they are delegated."""
         self.order: SortedList[Key] = SortedList(self.prefixes)
         self.by_dst: SortedDict[int, set[Point]] = SortedDict()
         self._lengths = Counter(key & 0xFF for key in self.prefixes)
@@ -40,6 +42,7 @@ class Places:
             self._count_point(key, by)
             self._count_point(key.fragments, by)
             return
+        self.total += by
         before = self.prefixes[key]
         self.prefixes[key] = after = before + by
         if not before:
@@ -51,6 +54,7 @@ class Places:
             self._lengths[key & 0xFF] -= 1
 
     def _count_point(self, point: Point, by: int) -> None:
+        self.total += by
         self.points[point] += by
         same_dst = self.by_dst.setdefault(point.dst, set())
         if self.points[point]:

@@ -1,8 +1,7 @@
 """The walks of one IP version, and the rules that they collapse to.
 
-A *node* is where a walk can stand: a router interface and, where that interface has delegations for
-particular senders, one of these eth_src values (None: any other). A walk is a path through nodes,
-because behind the first hop both the next interface and the sender's MAC follow from the next hop.
+A walk is a path through nodes (`nodes`), because behind the first hop both the next interface and the sender's MAC follow
+from the next hop.
 
 `sweep` visits prefixes in order (a prefix before those that it covers) with a stack of the prefixes that cover
 the present one, so that no lookup is needed: a prefix only changes the verdicts of its own delegations, and the
@@ -16,8 +15,10 @@ from typing import NamedTuple, TypeVar
 
 from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
 from fsctl.model import BITS, IPV4, Interface, Network
+from fsctl.nodes import Nodes
 from fsctl.outcome import (
     DROPPED,
+    ENDS,
     FORWARD,
     LOCAL,
     LOCAL_ID,
@@ -43,8 +44,6 @@ from fsctl.scope import Scope
 
 _PIECE = 512
 """Keys per yielded piece: well under 10 ms of work."""
-_MOST_SETS = 1024
-"""How many sets of nodes `Plane.upstream` remembers: a router can make as many as it has prefixes."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
@@ -57,17 +56,10 @@ class Concerned(NamedTuple):
     holders: list[Node]
 
 
-class Plane:
-    """All nodes of one IP version, and the places that they delegate."""
+class Plane(Nodes):
+    """All nodes of one IP version, the walks through them, and the places that they delegate."""
 
     def __init__(self, network: Network, version: int) -> None:
-        self.network, self.version = network, version
-        self.nodes: list[Node] = []
-        self.node_of: dict[tuple[str, str, int | None], Node] = {}
-        self._of_router: dict[str, list[Node]] = {name: [] for name in network.routers}
-        self._idle: dict[Node, list[Node]] = {}
-        self._preds: list[set[int]] = []
-        self._upstream: dict[frozenset[int], tuple[Node, ...]] = {}
         self._composed: dict[tuple[Step, Outcome], Outcome] = {}
         self._effects: dict[tuple[str, Outcome], Effect] = {}
         self._interned: dict[Effect, Effect] = {}
@@ -75,104 +67,25 @@ class Plane:
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
         self.scope = Scope(version)
         self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
-        self._make_nodes()
+        super().__init__(network, version)
         self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
         """The addresses of all routers themselves."""
         parts = (part for fib in network.fibs.values() for key, part in fib.parts.items() if key[1] == version)
         self.places = Places(parts, (key for node in self.nodes if node.eth_src is None for key in node.local))
 
-    def _make_nodes(self) -> None:
-        for interface in self.network.interfaces():
-            self._add_node(interface, None)
-        for router, fib in self.network.fibs.items():
-            for in_port, version, eth_src in fib.parts:
-                if version == self.version:
-                    self.ensure_node(router, in_port, eth_src)
-            self.refresh(router)
-
-    def _add_node(self, interface: Interface, eth_src: int | None) -> Node:
-        own = self.network.own_addresses[interface.router]
-        local = frozenset(value << 8 | BITS[self.version] for version, value in own if version == self.version)
-        node = Node(len(self.nodes), self.version, interface, eth_src, local)
-        node.has_senders = eth_src is None or self._can_send(interface.bridge, eth_src)
-        self.nodes.append(node)
-        self._of_router[interface.router].append(node)
-        self._preds.append(set())
-        self.node_of[interface.router, interface.name, eth_src] = node
-        return node
-
-    def _can_send(self, bridge: str, eth_src: int) -> bool:
-        """Whether the guard lets any packet with this eth_src in; a router's MAC may come from its own port only."""
-        owner = self.network.by_mac.get((bridge, eth_src))
-        if owner is None:
-            return True
-        return owner.ofport is not None and owner.ofport not in self.network.bridges[bridge].exempt_ports
-
-    def ensure_node(self, router: str, in_port: str, eth_src: int | None) -> Node:
-        """The node of a sender class; made with its first delegation."""
-        node = self.node_of.get((router, in_port, eth_src))
-        if node is None:
-            base = self.node_of[router, in_port, None]
-            assert eth_src is not None
-            node = self._reuse(base, eth_src)
-            if node is None:
-                node = self._add_node(base.interface, eth_src)
-                base.classes.append(node)
-                node.base = base
-                # The steps that led to the interface may lead to the class: it starts with the predecessors of its base.
-                self._preds[node.index] = set(self._preds[base.index])
-            self._upstream.clear()
-            self._turn(base.interface.bridge, eth_src)
-        return node
-
-    def _reuse(self, base: Node, eth_src: int) -> Node | None:
-        """A node whose class has had no delegation since an earlier update, for another class: nodes stay as many as are used."""
-        idle, parts = self._idle.get(base, []), self.network.fibs[base.interface.router].parts
-        while idle:
-            node = idle.pop()
-            if node.rules or (base.interface.name, self.version, node.eth_src) in parts:
-                continue
-            assert node.eth_src is not None
-            del self.node_of[base.interface.router, base.interface.name, node.eth_src]
-            self._turn(base.interface.bridge, node.eth_src)
-            node.eth_src, node.head = eth_src, None
-            node.has_senders = self._can_send(base.interface.bridge, eth_src)
-            self.node_of[base.interface.router, base.interface.name, eth_src] = node
-            self._preds[node.index] |= self._preds[base.index]
-            return node
-        return None
+    # --- walks -----------------------------------------------------------------------------------
 
     def _turn(self, bridge: str, eth_src: int) -> None:
-        """A class of these senders is new or gone: what a router rewrites to this MAC goes to another node now."""
-        sender = self.network.by_mac.get((bridge, eth_src))
-        if sender is not None:
-            for node in self._of_router[sender.router]:
-                node.steps.clear()
-            self._composed.clear()
-
-    def refresh(self, router: str) -> None:
-        """Follow the parts of a FIB that were added or removed."""
-        parts = self.network.fibs[router].parts
-        for node in self._of_router[router]:
-            node.any = parts.get((node.interface.name, self.version, None), NOTHING)
-            if node is node.base:
-                self._idle[node] = []
-            else:
-                node.own = parts.get((node.interface.name, self.version, node.eth_src), NOTHING)
-                if node.own is NOTHING:
-                    self._idle[node.base].append(node)
-            node.held |= node.any is not NOTHING or node.own is not NOTHING
-
-    # --- walks -----------------------------------------------------------------------------------
+        super()._turn(bridge, eth_src)
+        self._composed.clear()
 
     def step(self, node: Node, number: int) -> Step | Outcome:
         """What verdict `number` does at `node`; an Outcome where the walk ends there."""
         step = node.steps.get(number)
         if step is None:
             step = node.steps[number] = self._make_step(node, number)
-            if isinstance(step, Step) and step.target is not None and node.index not in self._preds[step.target.index]:
-                self._preds[step.target.index].add(node.index)
-                self._upstream.clear()
+            if isinstance(step, Step) and step.target is not None:
+                self._link(node, step.target)
         return step
 
     def _make_step(self, node: Node, number: int) -> Step | Outcome:
@@ -186,6 +99,7 @@ class Plane:
         bit = self._bit[here.router, here.name]
         if number == DROP_ID:
             return Outcome(DROPPED, router=here.router, limit=here.mtu, path=bit)
+        ends, number = number >= ENDS, number & ~ENDS
         hop = self.network.fibs[here.router].nexthops[number]
         out = self.network.routers[here.router].interfaces[hop.out]
         if not out.up:
@@ -196,7 +110,7 @@ class Plane:
         limit = min(here.mtu, out.mtu)
         beyond = 0 if target is None else self._bit[target.interface.router, target.interface.name]
         alone = Outcome(FORWARD, router=here.router, nexthop=number, hops=1, limit=limit, path=bit | beyond)
-        return Step(target, limit, bit, alone)
+        return alone if ends else Step(target, limit, bit, alone)
 
     def _target(self, out: Interface, eth_dst: int) -> Node | None:
         into = self.network.by_mac.get((out.bridge, eth_dst))
@@ -267,21 +181,6 @@ class Plane:
             self._effects[bridge, outcome] = effect
         return effect
 
-    def upstream(self, indexes: frozenset[int]) -> tuple[Node, ...]:
-        """The nodes whose walks can pass one of these (and these)."""
-        known = self._upstream.get(indexes)
-        if known is None:
-            seen, todo = set(indexes), list(indexes)
-            while todo:
-                for pred in self._preds[todo.pop()]:
-                    if pred not in seen:
-                        seen.add(pred)
-                        todo.append(pred)
-            if len(self._upstream) >= _MOST_SETS:
-                self._upstream.clear()
-            known = self._upstream[indexes] = tuple(self.nodes[i] for i in sorted(seen))
-        return known
-
     def forget(self, router: str, nexthops: Set[int]) -> None:
         """Drop what is remembered of next hops that are not used any more."""
 
@@ -289,20 +188,26 @@ class Plane:
             return end.nexthop in nexthops and end.router == router
 
         for node in self._of_router[router]:
-            for number in nexthops & node.steps.keys():
-                del node.steps[number]
+            for number in nexthops:
+                node.steps.pop(number, None)
+                node.steps.pop(number | ENDS, None)
         composed = self._composed.items()
         self._composed = {k: o for k, o in composed if not (is_gone(k[0].alone) or is_gone(k[1]) or is_gone(o))}
         self._effects = {k: effect for k, effect in self._effects.items() if not is_gone(k[1])}
         self._interned = {effect: effect for effect in self._interned if not is_gone(effect)}
 
+    def explore(self, seeds: Iterable[tuple[Place, Set[int]]]) -> None:
+        """Learn where the changed delegations lead."""
+        for key, indexes in seeds:
+            for index in indexes:
+                node = self.nodes[index]
+                number = node.at(key) if isinstance(key, Key) else node.at_point(key)
+                if number is not None:
+                    self.step(node, number)
+
     def concerned(self, watched: Set[int], seeds: Seeds[Key]) -> Concerned:
         """The nodes that walks from the watched interfaces can pass, also by what `seeds` changes."""
-        for key, indexes in seeds.items():
-            for index in indexes:
-                number = self.nodes[index].at(key)
-                if number is not None:
-                    self.step(self.nodes[index], number)
+        self.explore(seeds.items())
         following: list[list[int]] = [[] for _ in self.nodes]
         for index, preds in enumerate(self._preds):
             for pred in preds:
@@ -350,7 +255,7 @@ class Plane:
         # Also nodes that have lost their last delegation: their rules are to be removed.
         holders = concerned.holders
         plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
-        simple = len(plain) == len(holders)
+        simple = len(plain) == len(holders) and not any(n.is_cut for n in holders)
         stack = [root]
         out: list[Emission] = []
         for count, key in enumerate(keys, 1):

@@ -232,6 +232,8 @@ class _Walker:
             return BRIDGED, f"{_text(ingress)} is down: {ingress.why_down}"
         if any(hop.interface == ingress for hop in self.hops):
             return SLOW_PATH, f"loop: {_text(ingress)} again"
+        if self._is_cut():
+            return BRIDGED, f"chain cut behind {_text(self.hops[-1].interface)}: its rules would exceed max_rules"
         if (now.version, now.dst) in self.network.own_addresses[ingress.router]:
             self.hops.append(Hop(ingress, None))
             return BRIDGED, f"destination is {ingress.router}'s own address"
@@ -249,6 +251,13 @@ class _Walker:
             self.crossed.append(ingress)
             return DROPPED, f"dropped for {ingress.router}"
         return self._forward(ingress, delegation.verdict)
+
+    def _is_cut(self) -> bool:
+        """Whether what decided at the hop before is a delegation that no walk is followed beyond."""
+        if not self.hops or self.hops[-1].delegation is None or self.hops[-1].delegation.match.connection is not None:
+            return False
+        before = self.hops[-1].interface
+        return (before.router, before.name, self.now.version) in self.network.cuts
 
     def _forward(self, ingress: Interface, verdict: Forward) -> _Ended | None:
         egress = self.network.routers[ingress.router].interfaces.get(verdict.out)

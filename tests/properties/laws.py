@@ -68,9 +68,14 @@ def compiled(network: Network) -> dict[str, RuleTable]:
     return tables(network, Compiler(network))
 
 
+def as_cut(network: Network) -> dict[str, RuleTable]:
+    """The same, with the chains cut that are cut already."""
+    return tables(network, Compiler(network, decide=False))
+
+
 def with_fibs(network: Network, fibs: Mapping[str, Sequence[Delegation]]) -> Network:
     """The network with fresh FIBs, filled in the order given."""
-    return replace(network, fibs={name: Fib(list(fibs[name])) for name in network.fibs})
+    return replace(network, fibs={name: Fib(list(fibs[name])) for name in network.fibs}, cuts=set())
 
 
 def delegations_of(network: Network) -> dict[str, list[Delegation]]:

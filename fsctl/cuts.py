@@ -1,0 +1,93 @@
+"""Where chains are cut, so that the routers' tables do not multiply: an upper bound of what walks beyond a router cost.
+
+Pure. At a router interface there is a rule for each prefix that the routers *behind* its next hops have delegated, and for
+each class of senders (eth_src) of the interface again. So a router with s senders before one with n prefixes has s x n rules,
+though each is within its own bounds (`quota`). Where that exceeds the router's `max_rules`, no walk is followed from that
+interface into the next router, which then gets the packets itself: the bypass is shorter, and nobody is refused because of
+another's table. (To cut the classes alone would save nothing: a rule for any sender with a longer prefix goes before theirs.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fsctl.fib import Fib
+from fsctl.model import Network
+from fsctl.nodes import Nodes
+
+LIFTED = 3 / 4
+"""A cut is lifted when the rules it saves are below this share of the bound: one prefix cannot make it come and go."""
+Place = tuple[str, str, int]
+"""(router, ingress interface, IP version)."""
+
+
+def notice(place: Place) -> str:
+    """A cut, for people."""
+    router, interface, version = place
+    return (
+        f"router {router}: IPv{version} packets that come in by {interface} are bypassed to the next router only: with all that "
+        "is delegated behind it the router would have more rules than it may (max_rules)"
+    )
+
+
+def may_be_needed(nodes: Nodes, total: int) -> bool:
+    """Whether any interface could exceed its bound; `total`: all delegations and own addresses of this IP version.
+
+    Takes no time: small networks never need more than this.
+    """
+    return total * (1 + nodes.most_classes) > nodes.network.least_max_rules
+
+
+def wanted(nodes: Nodes) -> set[Place]:
+    """All cuts of one IP version that the network's FIBs need; `Network.cuts` has those in force."""
+    network, version = nodes.network, nodes.version
+    sizes = dict(_sizes(network, version))
+    found: set[Place] = set()
+    for interface in network.interfaces():
+        place = (interface.router, interface.name, version)
+        behind = sum(sizes[beyond] for beyond in _behind(network, interface.router, interface.name, version))
+        classes = sum(node.is_in_use for node in nodes.node_of[interface.router, interface.name, None].classes)
+        limit = network.routers[interface.router].max_rules * (LIFTED if place in network.cuts else 1)
+        if behind * (1 + classes) > limit:
+            found.add(place)
+    return found
+
+
+def _sizes(network: Network, version: int) -> Iterator[tuple[tuple[str, str], int]]:
+    """The rules that each router interface's delegations, and the router's own addresses, can make before it."""
+    for router in network.routers.values():
+        own = sum(of_version == version for of_version, _ in network.own_addresses[router.name])
+        for name in router.interfaces:
+            yield (router.name, name), own + sum(_parts(network.fibs[router.name], name, version))
+
+
+def _parts(fib: Fib, interface: str, version: int) -> Iterator[int]:
+    for (in_port, of_version, _), part in fib.parts.items():
+        if in_port == interface and of_version == version:
+            yield len(part.prefixes) + 2 * len(part.connections)
+
+
+def _behind(network: Network, router: str, interface: str, version: int) -> set[tuple[str, str]]:
+    """The other routers' interfaces that walks from this one can come to."""
+    seen: set[tuple[str, str]] = set()
+    todo = [(router, interface)]
+    while todo:
+        for beyond in _next(network, *todo.pop(), version):
+            if beyond not in seen:
+                seen.add(beyond)
+                todo.append(beyond)
+    return seen - {(router, interface)}
+
+
+def _next(network: Network, router: str, interface: str, version: int) -> Iterator[tuple[str, str]]:
+    fib = network.fibs[router]
+    numbers: set[int] = set()
+    for (in_port, of_version, _), part in fib.parts.items():
+        if in_port == interface and of_version == version:
+            numbers.update(part.prefixes.values())
+    for number in numbers:
+        hop = fib.nexthops.get(number)
+        out = network.routers[router].interfaces.get(hop.out) if hop is not None else None
+        into = network.by_mac.get((out.bridge, hop.eth_dst)) if hop is not None and out is not None else None
+        if into is not None:
+            yield into.router, into.name
