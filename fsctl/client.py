@@ -24,6 +24,8 @@ PROBLEM_PREFIX = "urn:fsctl:problem:"
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 """More than the server waits (30 s), so that its answer comes first."""
+PAGE = 5000
+"""Flows that are read with one request."""
 
 
 class UnreachableError(UnavailableError):
@@ -133,8 +135,17 @@ class Client:
 
     def flows(self, router: str, state: str | None = None) -> list[Json]:
         """The router's flows with their status; `state` picks installed, slow_path or refused ones."""
-        query = {} if state is None else {"state": state}
-        return list(self._get(_flows(router), query)["flows"])
+        return list(self.each_flow(router, state))
+
+    def each_flow(self, router: str, state: str | None = None, page: int = PAGE) -> Iterator[Json]:
+        """The same, page by page: the order is stable, and a flow that stays is given once, whatever changes meanwhile."""
+        query = {"limit": str(page)} | ({} if state is None else {"state": state})
+        while True:
+            answer = self._get(_flows(router), query)
+            yield from answer["flows"]
+            if answer["next"] is None:
+                return
+            query["after"] = answer["next"]
 
     def put_flows(self, router: str, flows: Sequence[Mapping[str, Any]], *, wait: bool = True) -> WriteAnswer:
         """Replace the router's whole FIB. Without `wait`: do not wait for the switches."""

@@ -22,7 +22,7 @@ from fsctl.connections import Client, Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import NotFoundError
-from fsctl.fib import Fib
+from fsctl.fib import Fib, Page
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Asked, Jobs, OfRouter
@@ -162,8 +162,8 @@ class Controller:
         self._jobs.submit(Asked(move.router, ticket, lambda: self.changes.nexthop(move, ticket)))
         return ticket
 
-    def flows(self, router: str) -> Iterable[FlowStatus]:
-        return self.views.flows(self._router(router))
+    def flows(self, router: str, page: Page | None = None) -> Iterable[FlowStatus]:
+        return self.views.flows(self._router(router), page)
 
     def bridges(self) -> Sequence[BridgeStatus]:
         return self.views.bridges()

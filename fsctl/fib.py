@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import NamedTuple
 
 from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Prefix, Verdict
@@ -64,6 +65,17 @@ PartKey = tuple[str, int, int | None]
 """(ingress interface, IP version, eth_src or None)."""
 
 
+Place = tuple[PartKey, Key | FiveTuple]
+"""Where in a FIB a delegation stands."""
+
+
+class Page(NamedTuple):
+    """The first `limit` delegations behind a place (None: from the beginning), in the order of `Fib.page`."""
+
+    limit: int
+    after: Place | None = None
+
+
 class Change(NamedTuple):
     """One delegation set (`verdict`) or removed (None): what schema, store and compiler hand to each other."""
 
@@ -76,6 +88,11 @@ def change_of(match: Match, verdict: Verdict | None) -> Change:
     """The change that sets `match` to `verdict`, or removes it."""
     key = key_of(match.dst) if match.connection is None else match.connection
     return Change((match.in_port, match.dst.version, match.eth_src), key, verdict)
+
+
+def place_of(match: Match) -> Place:
+    """Where a delegation for this match stands."""
+    return change_of(match, None)[:2]
 
 
 def match_of_change(part: PartKey, key: Key | FiveTuple) -> Match:
@@ -117,6 +134,34 @@ class Fib:
         for (in_port, version, eth_src), part in self.parts.items():
             for key, number in part.items():
                 yield Delegation(match_of_change((in_port, version, eth_src), key), self.verdict(number))
+
+    def numbered(self) -> Iterator[tuple[PartKey, Key | FiveTuple, int]]:
+        """All delegations as they are now, whatever changes while they are read; costs little until then."""
+        for part_key, part in list(self.parts.items()):
+            for key, number in list(part.items()):
+                yield part_key, key, number
+
+    def page(self, page: Page) -> Iterator[tuple[PartKey, Key | FiveTuple, int]]:
+        """A part of the delegations: by ingress interface, IP version and sender; prefixes before connections, by address.
+
+        Each delegation has its place in this order whatever comes and goes: who reads page after page sees it once.
+        """
+        left = page.limit
+        for part_key in sorted(self.parts, key=_order):
+            if page.after is not None and _order(part_key) < _order(page.after[0]):
+                continue
+            part = self.parts[part_key]
+            last = page.after[1] if page.after is not None and page.after[0] == part_key else None
+            found: list[Key | FiveTuple] = []
+            if not isinstance(last, FiveTuple):
+                found += nsmallest(left, (key for key in part.prefixes if last is None or key > last))
+            after = last if isinstance(last, FiveTuple) else None
+            found += nsmallest(left - len(found), (c for c in part.connections if after is None or c > after))
+            for key in found:
+                yield part_key, key, part.prefixes[key] if not isinstance(key, FiveTuple) else part.connections[key]
+            left -= len(found)
+            if not left:
+                return
 
     def verdict(self, number: int) -> Verdict:
         """The verdict that a number stands for."""
@@ -218,6 +263,12 @@ class Fib:
                 part.prefixes.pop(key, None)
             if not part.prefixes and not part.connections:
                 del self.parts[part_key]
+
+
+def _order(part_key: PartKey) -> tuple[str, int, int]:
+    """Any sender comes first."""
+    in_port, version, eth_src = part_key
+    return in_port, version, -1 if eth_src is None else eth_src
 
 
 def lengths(prefixes: Mapping[Key, int]) -> list[int]:

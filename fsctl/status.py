@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from fsctl.fib import Change
+from fsctl.fib import Change, Page
 from fsctl.model import Address, Delegation, Match, Network, Packet
 from fsctl.rules import Action, Field, RuleKey, RuleTable
 
@@ -293,7 +293,7 @@ class Backend(Protocol):
         """What is kept aside, newest first."""
         ...
 
-    def flows(self, router: str) -> Iterable[FlowStatus]: ...
+    def flows(self, router: str, page: Page | None = None) -> Iterable[FlowStatus]: ...
     def bridges(self) -> Sequence[BridgeStatus]: ...
     def notices(self) -> Sequence[str]:
         """Texts for the operator about bridges that are not configured any more."""

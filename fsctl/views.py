@@ -10,11 +10,11 @@ from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import match_of_change
+from fsctl.fib import Key, Page, PartKey, match_of_change
 from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix, Verdict
 from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
 from fsctl.pipeline import actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
@@ -80,6 +80,8 @@ class Views:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._counters: dict[str, tuple[float, Counts]] = {}
+        self._sums: dict[tuple[str, Delegation], tuple[int, int]] = {}
+        self._summed_at = -FRESH_S
 
     # --- bridges -----------------------------------------------------------------------------------------
 
@@ -148,25 +150,32 @@ class Views:
         return counts
 
     def _counted(self) -> dict[tuple[str, Delegation], tuple[int, int]]:
-        """Packets and bytes by (router, delegation), over all rules whose chain has it."""
+        """Packets and bytes by (router, delegation), over all rules whose chain has it; of the last second."""
+        now = self._known.runtime.now()
+        if now - self._summed_at < FRESH_S:
+            return self._sums
         sums: dict[tuple[str, Delegation], tuple[int, int]] = {}
-        for node, key, counts in self._rules_counted():
-            if not counts[0]:
-                continue
+        for node, key, counts in self._rules_counted(only_used=True):
             for hop in self._chain(node, key):
                 packets, size = sums.get(hop, (0, 0))
                 sums[hop] = packets + counts[0], size + counts[1]
+        self._summed_at, self._sums = self._known.runtime.now(), sums
         return sums
 
-    def _rules_counted(self) -> Iterator[tuple[Node, Place, tuple[int, int]]]:
+    def _rules_counted(self, *, only_used: bool = False) -> Iterator[tuple[Node, Place, tuple[int, int]]]:
         counts = {name: self._counts(name) for name in self._known.config.bridges}
+        if only_used:
+            counts = {name: {rule: c for rule, c in here.items() if c[0]} for name, here in counts.items()}
         for _, node in self._known.now.compiler.nodes():
             here = counts[node.interface.bridge]
+            if only_used and not here:
+                continue
             for number, key in enumerate(tuple(node.rules)):
                 if not number % _BREATH:
                     self._breathe()
-                if key in node.rules:
-                    yield node, key, here.get(flow_key(node, key), (0, 0))
+                counted = here.get(flow_key(node, key), (0, 0)) if key in node.rules else None
+                if counted is not None and (counted[0] or not only_used):
+                    yield node, key, counted
 
     def _chain(self, node: Node, key: Place) -> tuple[tuple[str, Delegation], ...]:
         part = (node.interface.name, node.version, node.eth_src)
@@ -178,16 +187,38 @@ class Views:
 
     # --- delegations -------------------------------------------------------------------------------------
 
-    def flows(self, router: str) -> Iterator[FlowStatus]:
-        """The router's delegations; the list is taken at once, the states as it is read."""
+    def flows(self, router: str, page: Page | None = None) -> Iterator[FlowStatus]:
+        """The router's delegations, or a page of them; the list is taken at once, the states as it is read."""
         self._known.between_turns()
         counted = self._counted()
-        for number, delegation in enumerate(list(self._known.now.network.fibs[router])):
-            if not number % _BREATH:
+        fib = self._known.now.network.fibs[router]
+        verdicts: dict[int, Verdict] = {}
+        for n, (part, key, number) in enumerate(list(fib.numbered() if page is None else fib.page(page))):
+            if not n % _BREATH:
                 self._breathe()
-            state, reason, hops = self._state(router, delegation.match)
-            packets, size = counted.get((router, delegation), (0, 0))
+                verdicts = dict(fib.nexthops)
+            verdict = verdicts.get(number) if number > 0 else fib.verdict(number)
+            if verdict is None:
+                continue  # its next hop has been freed, so it is gone
+            delegation = Delegation(match_of_change(part, key), verdict)
+            state, reason, hops = self._quick(router, part, key) or self._state(router, delegation.match)
+            packets, size = counted.get((router, delegation), (0, 0)) if counted else (0, 0)
             yield FlowStatus(delegation, state, reason, hops, packets, size)
+
+    def _quick(self, router: str, part: PartKey, key: Key | FiveTuple) -> tuple[str, str, int] | None:
+        """The state of a delegation that has a rule of its own on a bridge where all is well; None: look closer."""
+        in_port, version, eth_src = part
+        node = self._known.now.compiler.planes[version].node_of.get((router, in_port, eth_src))
+        effect = node.rules.get(key) if node is not None else None
+        if node is None or effect is None or effect.kind == SLOW or self._known.is_starting:
+            return None
+        bridge = node.interface.bridge
+        here = self._known.installer.bridges.get(bridge)
+        if here is None or here.rejected or here.demoted or here.trouble(self._known.runtime.now()):
+            return None
+        if effect.kind == FORWARD and actions_of(self._known.now.network, bridge, effect) == BRIDGE:
+            return None
+        return INSTALLED, "", effect.hops
 
     def _state(self, router: str, match: Match) -> tuple[str, str, int]:
         if self._known.is_starting:

@@ -10,6 +10,7 @@ from typing import ClassVar, TypedDict
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
+from fsctl.fib import place_of
 from fsctl.hosts import unheard_next_hops
 from fsctl.model import Network
 from fsctl.northbound import problems
@@ -26,6 +27,7 @@ from fsctl.schema.answers import (
     write_result_json,
 )
 from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement, read_seq, read_session
+from fsctl.schema.cursor import cursor_of, read_page
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
 from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Ticket, Write, WriteResult
@@ -132,9 +134,14 @@ class Flows(Resource):
         return read_json(req, bytes_, dict.fromkeys(("flows", "add", "remove"), most), self.service.pause)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        state = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED)}).get("state")
-        head = {"router": router, "revision": self.backend.revision}
-        statuses: Iterable[FlowStatus] = (s for s in self.backend.flows(router) if state in (None, s.state))
+        given = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED), "limit": (), "after": ()})
+        state, page = given.get("state"), read_page(given)
+        head: dict[str, Json] = {"router": router, "revision": self.backend.revision}
+        found: Iterable[FlowStatus] = self.backend.flows(router, page)
+        if page is not None:
+            found = list(found)
+            head["next"] = cursor_of(place_of(found[-1].delegation.match)) if len(found) == page.limit else None
+        statuses: Iterable[FlowStatus] = (s for s in found if state in (None, s.state))
         if not self.is_for_administrator(req):
             statuses = map(Discretion(self.backend.network, router).flow, statuses)
         flows = map(flow_status_json, statuses)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError, TooLargeError
-from fsctl.fib import Fib, change_of, match_of_change
+from fsctl.fib import Fib, Page, change_of, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.sessions import Sessions
@@ -172,8 +172,10 @@ class FakeBackend:
     def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
         return [o if with_flows else replace(o, flows=()) for o in self.kept]
 
-    def flows(self, router: str) -> Iterator[FlowStatus]:
-        for delegation in self.network.fibs[router]:
+    def flows(self, router: str, page: Page | None = None) -> Iterator[FlowStatus]:
+        fib = self.network.fibs[router]
+        for part, key, number in list(fib.numbered() if page is None else fib.page(page)):
+            delegation = Delegation(match_of_change(part, key), fib.verdict(number))
             if isinstance(delegation.verdict, Forward):
                 yield FlowStatus(delegation, INSTALLED, "", self._hops(router), 1200, 117600)
             else:
