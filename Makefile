@@ -5,7 +5,7 @@ CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/rest tests/contract t
 ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/fuzz tests/agent tests/mininet tests/soak)
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-python root lint check test soak fuzz demo demo-agent bench clean
+.PHONY: lock help setup setup-python root lint check test soak fuzz demo demo-agent bench clean
 
 help:
 	@echo 'sudo make demo    a chain of virtual routers, bypassed: measured before and after (5 minutes)'
@@ -17,6 +17,7 @@ help:
 	@echo 'sudo make bench   collapse, rules per second, changes, restart, packet rates; beside ovs-ofctl, OVN, rest_router, Faucet'
 	@echo 'sudo make xen-lab  routers as domUs on a real Xen host, emulated: the paper'"'"'s measurement (test-xen: its tests)'
 	@echo 'sudo make vm-lab   the same chain as QEMU virtual machines (test-vm: its tests)'
+	@echo '     make lock    pin the Python packages anew: requirements.lock, with hashes, and sbom.cdx.json'
 	@echo 'sudo make setup   only install what is missing; `make clean` removes what make made'
 
 setup:
@@ -24,6 +25,10 @@ setup:
 
 setup-python:
 	@tools/setup.sh venv
+
+# After a change of setup.cfg, or to take newer packages in: requirements.lock, with hashes, and sbom.cdx.json.
+lock:
+	@tools/lock.sh
 
 root:
 	@[ "$$(id -u)" -eq 0 ] || { echo 'this needs root: sudo make $(MAKECMDGOALS)' >&2; exit 1; }

@@ -75,7 +75,7 @@ apt_install() {
 
 make_venv() {
     local stamp want
-    want=$(cat requirements.txt setup.cfg pyproject.toml tools/constraints.txt fsctl/compat.py 2>/dev/null | sha256sum | cut -c1-16)
+    want=$(cat requirements.txt requirements.lock setup.cfg pyproject.toml tools/constraints.txt fsctl/compat.py 2>/dev/null | sha256sum | cut -c1-16)
     stamp=$VENV/.fsctl-$want
     [ -e "$stamp" ] && return
     apt_install "${VENV_PACKAGES[@]}"
@@ -84,7 +84,9 @@ make_venv() {
     [ -x $VENV/bin/python ] || /usr/bin/python3 -m venv --system-site-packages $VENV >>"$LOG" 2>&1
     export PIP_CONSTRAINT=$PWD/tools/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
     say "installing Python packages"
-    $VENV/bin/python -m pip install -r requirements.txt >>"$LOG" 2>&1
+    # Every file that is downloaded is one whose hash `make lock` has written down.
+    $VENV/bin/python -m pip install --require-hashes -r requirements.lock >>"$LOG" 2>&1
+    $VENV/bin/python -m pip install --no-deps -r requirements.txt >>"$LOG" 2>&1
     say "making Ryu run on this Python"
     $VENV/bin/python -m fsctl.compat >>"$LOG" 2>&1
     rm -f $VENV/.fsctl-*
