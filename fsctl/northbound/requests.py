@@ -30,6 +30,11 @@ def read_json(
     return loads(body) if arrays is None else loads_pieces(body, arrays, pause)
 
 
+def body_size(req: falcon.Request, most: int) -> int:
+    """Bytes that a body may turn out to have; `most` for one that does not say."""
+    return most if req.get_header("Transfer-Encoding") is not None else min(req.content_length or 0, most)
+
+
 def _read(req: falcon.Request, max_body: int) -> bytes:
     if req.get_header("Transfer-Encoding") is not None:
         return _read_chunked(req, max_body)

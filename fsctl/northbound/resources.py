@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import ClassVar, TypedDict
 
@@ -12,10 +12,11 @@ import falcon
 from fsctl.errors import MalformedError, UnavailableError
 from fsctl.fib import place_of
 from fsctl.hosts import unheard_next_hops
-from fsctl.model import Network
+from fsctl.model import Network, Router
 from fsctl.northbound import problems
 from fsctl.northbound.discretion import Discretion
-from fsctl.northbound.requests import JSON_TYPE, no_body, parameters, read_json
+from fsctl.northbound.requests import JSON_TYPE, body_size, no_body, parameters, read_json
+from fsctl.northbound.shares import ADMINISTRATOR, Bodies, Lists, Pieces
 from fsctl.schema.answers import (
     bridge_json,
     flow_status_json,
@@ -55,6 +56,8 @@ class Service:
     max_body: int
     patience_s: float
     pause: Callable[[], None]
+    bodies: Bodies = field(default_factory=Bodies)
+    lists: Lists = field(default_factory=Lists)
 
 
 class Resource:
@@ -73,6 +76,10 @@ class Resource:
     def is_for_administrator(self, req: falcon.Request) -> bool:
         principal = getattr(req.context, "principal", None)
         return principal is not None and bool(principal.is_admin)
+
+    def caller(self, req: falcon.Request) -> str:
+        """The name under which what a caller holds is counted."""
+        return req.context.principal.router or ADMINISTRATOR
 
     def author(self, req: falcon.Request) -> _Author:
         """The author of a change; the controller refuses a change that is not of the router's session, or late."""
@@ -128,15 +135,19 @@ class OneInterface(Resource):
 class Flows(Resource):
     """/v1/routers/{router}/flows: the router's FIB."""
 
-    def flows(self, req: falcon.Request, router: str) -> Json:
-        most = self.backend.network.routers[router].max_flows
-        bytes_ = min(SMALL_BODY + FLOW_BYTES * most, self.service.max_body)
-        return read_json(req, bytes_, dict.fromkeys(("flows", "add", "remove"), most), self.service.pause)
+    def write_of(self, req: falcon.Request, router: str, read: Callable[[Router, Json, Callable[[], None]], Write]) -> Write:
+        """The write that the body describes."""
+        here = self.backend.network.routers[router]
+        most, pause = min(SMALL_BODY + FLOW_BYTES * here.max_flows, self.service.max_body), self.service.pause
+        with self.service.bodies.reading(self.caller(req), body_size(req, most)):
+            body = read_json(req, most, dict.fromkeys(("flows", "add", "remove"), here.max_flows), pause)
+            return replace(read(here, body, pause), **self.author(req))
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         given = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED), "limit": (), "after": ()})
         state, page = given.get("state"), read_page(given)
         head: dict[str, Json] = {"router": router, "revision": self.backend.revision}
+        ended = self.service.lists.open(self.caller(req)) if page is None else None
         found: Iterable[FlowStatus] = self.backend.flows(router, page)
         if page is not None:
             found = list(found)
@@ -145,17 +156,15 @@ class Flows(Resource):
         if not self.is_for_administrator(req):
             statuses = map(Discretion(self.backend.network, router).flow, statuses)
         flows = map(flow_status_json, statuses)
-        _stream(resp, head, "flows", flows)
+        _stream(resp, head, "flows", flows, ended)
 
     def on_put(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         with self.backend.incoming():
-            write = read_replacement(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
-            ticket = self.backend.write(replace(write, **self.author(req)))
+            ticket = self.backend.write(self.write_of(req, router, read_replacement))
         self.answer_write(req, resp, ticket)
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
-        write = read_patch(self.backend.network.routers[router], self.flows(req, router), self.service.pause)
-        self.answer_write(req, resp, self.backend.write(replace(write, **self.author(req))))
+        self.answer_write(req, resp, self.backend.write(self.write_of(req, router, read_patch)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         no_body(req)
@@ -204,8 +213,9 @@ class Rules(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         bridge = parameters(req, {"bridge": tuple(self.backend.network.bridges)}).get("bridge")
+        ended = self.service.lists.open(self.caller(req))
         rules = (rule_status_json(r) for r in self.backend.rules() if bridge in (None, r.bridge))
-        _stream(resp, {"revision": self.backend.revision}, "rules", rules)
+        _stream(resp, {"revision": self.backend.revision}, "rules", rules, ended)
 
 
 class Orphans(Resource):
@@ -284,14 +294,17 @@ def _send(resp: falcon.Response, value: Json) -> None:
     resp.text = dumps(value)
 
 
-def _stream(resp: falcon.Response, head: dict[str, Json], name: str, values: Iterator[Json]) -> None:
-    """Answer `head` with one more member, a long array that is written in pieces.
+def _stream(
+    resp: falcon.Response, head: dict[str, Json], name: str, values: Iterator[Json], ended: Callable[[], None] | None
+) -> None:
+    """Answer `head` with one more member, a long array that is written in pieces; `ended` is called at its end.
 
     The first batch is read here, so that an error at the beginning still becomes an error answer.
     """
-    first = list(islice(values, _BATCH))
+    pieces = Pieces(_pieces(dumps(head)[:-1] + f',"{name}":[', _batches(values)), ended or (lambda: None))
+    first = [next(pieces), next(pieces, b"")]
     resp.content_type = JSON_TYPE
-    resp.stream = _pieces(dumps(head)[:-1] + f',"{name}":[', chain([first], _batches(values)))
+    resp.stream = Pieces(chain(first, pieces), pieces.close)
 
 
 def _batches(values: Iterator[Json]) -> Iterator[list[Json]]:

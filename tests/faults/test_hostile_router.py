@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from fsctl.client import Client
 from fsctl.errors import BusyError, FsctlError, TooLargeError
+from tests.soak.switch import rss_kib
 from tests.waiting import eventually
 
 from .host import MAC, Host
@@ -125,3 +129,46 @@ def test_d8_a_long_body_stalls_nobody(host: Host, body: bytes) -> None:
         thread.join()
     print(f"longest stall {worst[0] * 1000:.0f} ms")
     assert worst[0] < 1.0
+
+
+@pytest.mark.timeout(120)
+def test_many_long_bodies_at_once_take_no_more_memory_than_one(host: Host) -> None:
+    """A router may open 64 connections; a long body takes several times its size until it is understood."""
+    one = b'{"flows": [' + b",".join([b'{"match": {}}'] * 2_000_000)  # 28 MB, never ended
+    connections = [_announced(host, len(one) + 1) for _ in range(24)]
+    before = rss_kib(host.control.pid)
+    try:
+        threads = [threading.Thread(target=_send, args=(c, one)) for c in connections]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        most = rss_kib(host.control.pid) - before
+        with of(host, "r2") as other:
+            other.put_flows("r2", [flow("10.77.0.0/24", "b")])
+        assert most < 3 * len(one) >> 10, f"{most} KiB more"
+    finally:
+        for connection in connections:
+            connection.close()
+    eventually(lambda: _takes_a_long_body(host), 10.0)
+
+
+def _announced(host: Host, size: int) -> socket.socket:
+    parts = urlsplit(host.control.url)
+    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
+    head = f"PUT /v1/routers/r1/flows HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {host.control.tokens['r1']}\r\n"
+    connection.sendall(head.encode() + f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode())
+    return connection
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # most are refused while they send
+        connection.sendall(data)
+
+
+def _takes_a_long_body(host: Host) -> bool:
+    try:
+        of(host, "r1").put_flows("r1", table(2000))
+    except BusyError:
+        return False
+    return True
