@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from fsctl.agent.events import LOCAL_KINDS, UNICAST, Addr, Event, Host, Leg, Link, Neigh, Nexthop, Route, Rule
-from fsctl.model import BITS, IPV4, IPV6
+from fsctl.model import IPV4, IPV6
 
 HEADER = struct.Struct("=IHHII")
 """nlmsghdr: length, type, flags, sequence number, port id."""
@@ -48,7 +48,7 @@ ROUTE_KINDS = {
 NEIGH_STATES = {
     0: "none", 1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp", 128: "permanent",
 }  # fmt: skip
-NTF_USE, NTF_PROXY, NTF_EXT_MANAGED = 0x01, 0x08, 0x1
+NTF_PROXY, NTF_EXT_MANAGED = 0x08, 0x1
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
 
 
@@ -246,12 +246,3 @@ def event(message: Message) -> Event | None:
         return None
     value = decode(message.payload)
     return None if value is None else Event(value, gone, bool(message.flags & NLM_F_REPLACE) and not gone)
-
-
-def neigh_body(neigh: Neigh, *, managed: bool) -> bytes:
-    """RTM_NEWNEIGH: manage the neighbour (the kernel keeps it resolved), or resolve or confirm it now (NTF_USE)."""
-    ndm = struct.pack("=BxxxiHBB", FAMILY_OF[neigh.version], neigh.index, 0, 0 if managed else NTF_USE, 0)
-    body = ndm + attribute(NDA_DST, neigh.value.to_bytes(BITS[neigh.version] // 8, "big"))
-    if managed:
-        body += attribute(NDA_FLAGS_EXT, struct.pack("=I", NTF_EXT_MANAGED))
-    return body

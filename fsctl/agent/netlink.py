@@ -1,6 +1,6 @@
 """Netlink sockets: dumps, the stream of events, requests. The only I/O towards the kernel's tables.
 
-Needs CAP_NET_ADMIN (for the larger receive buffer and for neighbour requests). Sources: netlink(7), rtnetlink(7).
+Needs CAP_NET_ADMIN (for the larger receive buffer). Sources: netlink(7), rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ _FIXED_BYTES = {Link: 16, Nexthop: 8, Addr: 8, Rule: 12, Neigh: 12, Route: 12}
 
 
 class Kernel:
-    """This network namespace's kernel: `read` its events, `dump` its tables, `tell` it about neighbours."""
+    """This network namespace's kernel: `read` its events, `dump` its tables."""
 
     def __init__(self) -> None:
         self._route = NetlinkSocket(NETLINK_ROUTE, ROUTE_GROUPS)
@@ -211,7 +211,3 @@ class Kernel:
             if e.errno in (errno.EOPNOTSUPP, errno.EINVAL) and kind is Nexthop:
                 return []
             raise
-
-    def tell(self, neigh: Neigh, *, managed: bool) -> None:
-        """Have a neighbour kept resolved (`managed`), or resolved or confirmed now. Raises KernelError."""
-        self.requests.ask(codec.RTM_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, codec.neigh_body(neigh, managed=managed))

@@ -13,8 +13,9 @@ from fsctl.agent.decide import Policy, usable_interfaces
 from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.agent.neighbours import Action, Keeper
-from fsctl.agent.netlink import Kernel, KernelError
+from fsctl.agent.neighbours import Keeper
+from fsctl.agent.netlink import Kernel
+from fsctl.agent.nudge import Nudge
 from fsctl.agent.provisioning import Config
 from fsctl.agent.safety import Judgement, Refusal, judge
 from fsctl.agent.status import StatusSocket
@@ -47,7 +48,8 @@ class Agent:
         self.sync = Sync(Settings(config.router, session, config.lease_s, config.grace_s), self.fold.fib)
         self.inspector = Inspector(kernel.requests)
         self.judgement = Judgement(Policy(), ())
-        self.keeper = Keeper(managed=neighbours.has_managed_neighbours())
+        self.keeper = Keeper(neighbours.limits())
+        self.nudge = Nudge()
         self.status = StatusSocket(config.run_dir)
         self.known: dict[int, str] = {}
         """MAC address -> fsctl's name of the interface."""
@@ -67,14 +69,13 @@ class Agent:
                 break
             self.step(now)
             self._selector.select(self._sleep(self.clock()))
-        for request in self.keeper.release_all(self.fold.state.neighs):
-            self._tell(request)
         self.close()
 
     def close(self) -> None:
         self._selector.close()
         self.lanes.close()
         self.inspector.close()
+        self.nudge.close()
         self.status.close()
         self.kernel.close()
 
@@ -96,16 +97,20 @@ class Agent:
             self._take(outcome, now)
         if now >= self._look_at:
             self._look(now)
-        changes = self.fold.settle()
-        if changes:
-            self.sync.changed(changes, now)
-            log.debug("%d changes, %d delegations", len(changes), len(self.fold))
-        if changes or now >= self._tend_at:
+        if self._settle(now) | self.fold.has_new_gateways() or now >= self._tend_at:
             self._tend(now)
+            self._settle(now)
         for call in self.sync.calls(now):
             log.debug("%s %s (%d flows)", call.method, call.path, call.changes)
             self.lanes.start(call)
         self.status.serve(self.snapshot)
+
+    def _settle(self, now: float) -> bool:
+        changes = self.fold.settle()
+        if changes:
+            self.sync.changed(changes, now)
+            log.debug("%d changes, %d delegations", len(changes), len(self.fold))
+        return bool(changes)
 
     def _sleep(self, now: float) -> float:
         until = [now + LONGEST_SLEEP_SECONDS, self._look_at, self._tend_at, self.follower.due()]
@@ -169,17 +174,17 @@ class Agent:
         return {"addresses": addresses, "mtu": self.fold.state.links[index].mtu}
 
     def _tend(self, now: float) -> None:
-        """Keep the neighbours in use resolved."""
+        """Keep the neighbours in use alive, as many as may be."""
         self._tend_at = now + TEND_EVERY_SECONDS
-        for request in self.keeper.plan(self.fold.gateways(), self.fold.hosts(), self.fold.state.neighs, now):
-            self._tell(request)
-
-    def _tell(self, request: neighbours.Request) -> None:
-        try:
-            self.kernel.tell(request.neigh, managed=request.action is Action.MANAGE)
-        except (KernelError, OSError) as e:
-            where = format_ip(request.neigh.version, request.neigh.value)
-            log.info("neighbour %s on interface %d: %s: %s", where, request.neigh.index, request.action.value, e)
+        plan = self.keeper.plan(self.fold.gateways(), self.fold.hosts(), self.fold.state.neighs, now)
+        self.fold.leave(plan.unkept)
+        for key in plan.nudges:
+            try:
+                self.nudge.send(key)
+                self.keeper.sent(key, True)
+            except OSError as e:
+                self.keeper.sent(key, False)
+                log.debug("neighbour %s on interface %d: %s", format_ip(key.version, key.value), key.link, e)
 
     def snapshot(self) -> dict[str, Any]:
         """What `fsctl-agent status` shows."""

@@ -1,0 +1,88 @@
+"""The agent never harms its router: the neighbour table is what it would be without an agent (faults C5, C6, C13, F6)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from typing import Any
+
+from tests.waiting import PATIENCE_S, eventually, waited_for
+
+from .guest import Guest, mac
+from .netns import needs_root
+
+pytestmark = needs_root
+STATIC = 399
+LONELY = 300
+
+
+def batch(guest: Guest, text: str) -> None:
+    subprocess.run(["ip", "-n", guest.ns.name, "-batch", "-"], input=text, text=True, check=True)
+
+
+def entries(guest: Guest) -> dict[str, dict[str, Any]]:
+    return {n["dst"]: n for n in guest.ns.json("neigh show dev r1")}
+
+
+def address(n: int) -> str:
+    return f"10.0.{4 + n // 200}.{1 + n % 200}"
+
+
+def test_fault_C5_static_neighbours_of_a_boot_script_stay_as_they_were_made(guest: Guest) -> None:
+    """First the routes, then the neighbours that they lead via, while the agent looks for these."""
+    guest.start()
+    eventually(lambda: guest.fake.session is not None and guest.fake.session.synced, "no session")
+    guest.ns.ip("route add 10.0.4.0/22 dev r1")
+    routes = "".join(f"route replace 20.{n // 200}.{n % 200}.0/24 via {address(n)} dev r1\n" for n in range(STATIC))
+    macs = [f"02:aa:00:00:{n >> 8:02x}:{n & 255:02x}" for n in range(STATIC)]
+    static = "".join(f"neigh replace {address(n)} lladdr {m} dev r1 nud permanent\n" for n, m in enumerate(macs))
+    for _ in range(3):
+        batch(guest, routes)
+        batch(guest, static)
+        eventually(lambda: sum(p.startswith("20.") for p in guest.flows()) == STATIC, "all are delegated")
+        found = entries(guest)
+        lost = [n for n in range(STATIC) if found[address(n)]["state"] != ["PERMANENT"]]
+        lost += [n for n in range(STATIC) if found[address(n)].get("lladdr") != macs[n]]
+        assert not lost, f"{len(lost)} of {STATIC} are no longer permanent"
+        guest.ns.ip("neigh flush dev r1 nud all", check=False)
+        batch(guest, "".join(f"neigh del {address(n)} dev r1\n" for n in range(STATIC) if address(n) in entries(guest)))
+
+
+def test_fault_C6_routes_to_single_addresses_do_not_fill_the_neighbour_table(guest: Guest) -> None:
+    guest.start()
+    batch(guest, "".join(f"route add {address(n)}/32 dev r1\n" for n in range(LONELY)))
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    eventually(lambda: json.loads(guest.status("--json"))["routes"]["ipv4"] > LONELY, "all are known")
+    assert not waited_for(lambda: len(entries(guest)) > 1, 6.0), "nobody was asked for"
+
+
+def test_fault_F6_and_C13_the_flag_of_external_learning_stays(guest: Guest) -> None:
+    """As FRR's EVPN makes its entries; kept from the agent's start to its end, ordered or not."""
+    guest.ns.ip(f"neigh replace 10.0.1.9 lladdr {mac(guest, 1)} dev r1 nud reachable extern_learn")
+    guest.ns.ip("neigh replace 10.0.1.8 lladdr 02:aa:00:00:00:08 dev r1 nud stale extern_learn")
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.ns.ip("route add 10.8.0.0/16 via 10.0.1.8")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = guest.start()
+        eventually(lambda: "10.9.0.0/16" in guest.flows(), "no flows")
+        process.send_signal(number)
+        process.wait(PATIENCE_S)
+        assert all("extern_learn" in entries(guest)[f"10.0.1.{n}"] for n in (8, 9))
+
+
+def test_fault_C13_nothing_is_left_behind_by_an_agent_that_crashed(guest: Guest) -> None:
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    process = guest.start()
+    guest.waits_for({"10.9.0.0/16": mac(guest, 1), "10.0.1.9/32": mac(guest, 1)})
+    process.kill()
+    process.wait(PATIENCE_S)
+    assert "managed" not in guest.neigh("10.0.1.9"), "the kernel would keep it for ever"
+
+
+def test_fault_C13_an_unresolved_gateway_is_looked_for_at_once(guest: Guest) -> None:
+    guest.start()
+    eventually(lambda: guest.fake.session is not None and guest.fake.session.synced, "no session")
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    assert waited_for(lambda: "10.9.0.0/16" in guest.flows(), 2.0), "it took as long as until the next round (5 s)"
