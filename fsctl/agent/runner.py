@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fsctl.agent import neighbours
+from fsctl.agent import identify, neighbours
 from fsctl.agent.decide import Policy, usable_interfaces
 from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
@@ -22,7 +22,7 @@ from fsctl.agent.status import StatusSocket
 from fsctl.agent.sync import Mode, Settings, Sync
 from fsctl.agent.transport import Lanes, Outcome
 from fsctl.errors import FsctlError
-from fsctl.model import IPV6, format_ip, parse_mac
+from fsctl.model import IPV6, format_ip
 
 log = logging.getLogger("fsctl.agent")
 
@@ -53,6 +53,7 @@ class Agent:
         self.status = StatusSocket(config.run_dir)
         self.known: dict[int, str] = {}
         """MAC address -> fsctl's name of the interface."""
+        self.owners: identify.Owners = {}
         self._look_at = self._tend_at = 0.0
         self._stop_by: float | None = None
         self._problem_told = ""
@@ -139,7 +140,8 @@ class Agent:
     def _know(self, router: Any) -> None:
         """fsctl's names of the interfaces, by MAC address (hazard 38)."""
         interfaces = router.get("interfaces", {})
-        self.known = {parse_mac(i["mac"]): name for name, i in interfaces.items() if i.get("mac")}
+        self.owners = identify.owners(interfaces)
+        self.known = identify.alone(self.owners)
         self.fold.configure(interfaces=self.known)
 
     def _look(self, now: float) -> None:
@@ -149,11 +151,11 @@ class Agent:
         names = usable_interfaces(state, self.known)
         try:
             facts = self.inspector.look({i: state.links[i] for i in names})
-            judgement = judge(facts, state, names, self.config.allow)
+            judgement = judge(facts, state, names, self.config.allow, self._also())
         except (FsctlError, OSError) as e:
             everything = frozenset((i, v) for i in names for v in (4, 6))
             reason = Refusal("inspection", f"the guest cannot be inspected: {e}")
-            judgement = Judgement(Policy(everything, everything, everything), (reason,))
+            judgement = Judgement(Policy(everything, everything, everything), (reason, *self._also()))
         if judgement != self.judgement:
             for refusal in set(judgement.refused) - set(self.judgement.refused):
                 log.warning("not bypassed: %s", refusal)
@@ -163,6 +165,11 @@ class Agent:
             self.sync.reasons([r.json() for r in judgement.refused])
         self.fold.configure(policy=judgement.policy)
         self.sync.interfaces({name: self._describe(index) for index, name in names.items()})
+
+    def _also(self) -> list[Refusal]:
+        """What is left to the router for other reasons than `safety` knows."""
+        neighbours_left = [Refusal("neighbours", words, version) for version, words in self.keeper.reasons()]
+        return [*identify.unusable(self.fold.state, self.owners), *neighbours_left]
 
     def _describe(self, index: int) -> dict[str, object]:
         """What fsctl shall know of an interface; link-local addresses are everybody's."""
@@ -198,7 +205,7 @@ class Agent:
             "routes": {f"ipv{v}": len(rib) for v, rib in state.ribs.items()},
             "neighbours": {"gateways": len(self.fold.gateways()), "hosts": len(self.fold.hosts()), "known": len(state.neighs)},
             "interfaces": {name: state.links[index].name for index, name in self.fold.names().items()},
-            "unusable": sorted(set(self.known.values()) - set(self.fold.names().values())),
+            "unusable": sorted({n for names in self.owners.values() for n in names} - set(self.fold.names().values())),
             "refused": [r.json() for r in self.judgement.refused],
             "allowed": [r.json() for r in self.judgement.overridden],
             "notes": list(self.judgement.notes),

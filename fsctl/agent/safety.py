@@ -117,8 +117,13 @@ class Judgement:
     notes: tuple[str, ...] = ()
 
 
-def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collection[str] = ()) -> Judgement:
-    """`names`: interface index -> fsctl's name, for the interfaces of the router that fsctl knows."""
+def judge(
+    facts: Facts, state: State, names: Mapping[int, str], allow: Collection[str] = (), also: Iterable[Refusal] = ()
+) -> Judgement:
+    """`names`: interface index -> fsctl's name, for the interfaces of the router that fsctl knows.
+
+    `also`: what is left to the router for other reasons; shown with the rest, but no policy follows from it.
+    """
     links = {index: state.links[index] for index in names if index in state.links}
     found = [
         *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
@@ -131,7 +136,8 @@ def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collectio
     unique = sorted(set(found))
     refused = tuple(r for r in unique if r.name not in allow)
     policy = _policy(refused, names)
-    return Judgement(policy, refused, tuple(r for r in unique if r.name in allow), tuple(_notes(policy, facts, names)))
+    shown = tuple(sorted({*refused, *also}))
+    return Judgement(policy, shown, tuple(r for r in unique if r.name in allow), tuple(_notes(policy, facts, names)))
 
 
 def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Refusal]:

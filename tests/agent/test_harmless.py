@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from typing import Any
 
+from fsctl.model import format_mac
 from tests.waiting import PATIENCE_S, eventually, waited_for
 
 from .guest import Guest, mac
@@ -86,3 +88,42 @@ def test_fault_C13_an_unresolved_gateway_is_looked_for_at_once(guest: Guest) -> 
     eventually(lambda: guest.fake.session is not None and guest.fake.session.synced, "no session")
     guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
     assert waited_for(lambda: "10.9.0.0/16" in guest.flows(), 2.0), "it took as long as until the next round (5 s)"
+
+
+def test_fault_F8_two_interfaces_with_one_mac_are_both_named(guest: Guest) -> None:
+    """In `fsctl-agent status`, and on the router in REST."""
+    one = guest.fake.router.interfaces["eth0"]
+    twin = replace(one, name="eth2", port="port-eth2")
+    guest.fake.router = replace(guest.fake.router, interfaces={**guest.fake.router.interfaces, "eth2": twin})
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+
+    def told() -> set[tuple[str, str]]:
+        session = guest.fake.session
+        return {(r["name"], r["scope"]) for r in session.reasons} if session else set()
+
+    eventually(lambda: {("twins", "eth0"), ("twins", "eth2")} <= told(), "both are named in REST")
+    text = guest.status()
+    assert f"not bypassed: eth0 (both): has the MAC address {format_mac(one.mac)}, as eth2 has [twins]" in text
+    assert f"not bypassed: eth2 (both): has the MAC address {format_mac(one.mac)}, as eth0 has [twins]" in text
+    assert guest.flows() == {}, "nobody can tell by which of them a packet comes in"
+
+
+def test_fault_F8_two_devices_with_one_mac_are_both_named(guest: Guest) -> None:
+    guest.ns.ip("link add twin type veth peer name peer address 02:aa:00:00:00:99")
+    guest.ns.ip(f"link set twin address {guest.ns.mac('r0')}")
+    guest.start()
+    eventually(lambda: guest.fake.session is not None and guest.fake.session.reasons, "told in REST")
+    eventually(lambda: "(both): several devices have its MAC address" in guest.status(), "shown")
+    assert ": r0, twin [twins]" in guest.status()
+
+
+def test_fault_F8_why_an_interface_is_not_used(guest: Guest) -> None:
+    guest.ns.ip("link set r0 down")
+    guest.start()
+    eventually(lambda: guest.fake.session is not None, "no session")
+    eventually(lambda: "eth0 (both): r0 is down [interface]" in guest.status(), "down")
+    guest.ns.ip("link set r0 up")
+    eventually(lambda: "[interface]" not in guest.status(), "up again")
+    guest.ns.ip("link set r0 address 02:aa:00:00:00:98")
+    eventually(lambda: "eth0 (both): no device here has its MAC address [interface]" in guest.status(), "gone")
