@@ -32,7 +32,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP = 104, 105, 106
 
-POLICY_MESSAGES = frozenset({RTM_NEWRULE, RTM_DELRULE, RTM_NEWLINK, RTM_DELLINK})
+POLICY_MESSAGES = frozenset({RTM_NEWLINK, RTM_DELLINK})
 """Told to the fold, and a reason to look again at what may be bypassed."""
 
 AF_INET, AF_INET6 = 2, 10
@@ -218,8 +218,11 @@ def _neigh(body: memoryview) -> Neigh | None:
     return Neigh(index, version, _number(at[NDA_DST]), mac, NEIGH_STATES.get(state, "unknown"), managed)
 
 
-def _rule(body: memoryview) -> Rule | None:
-    """FRA_PRIORITY 6, FRA_TABLE 15, FRA_SUPPRESS_PREFIXLEN 14, FRA_SUPPRESS_IFGROUP 13, FRA_PROTOCOL 21 are not selectors."""
+def rule(body: memoryview) -> Rule | None:
+    """RTM_NEWRULE's body. Not an event: rules are dumped anew (`facts`), since two may differ in no more than a selector.
+
+    FRA_PRIORITY 6, FRA_TABLE 15, FRA_SUPPRESS_PREFIXLEN 14, FRA_SUPPRESS_IFGROUP 13, FRA_PROTOCOL 21 are not selectors.
+    """
     family, dst_len, src_len, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", body)
     version = FAMILIES.get(family)
     if version is None:
@@ -231,10 +234,10 @@ def _rule(body: memoryview) -> Rule | None:
     return Rule(version, u32(at[6]) if 6 in at else 0, u32(at[15]) if 15 in at else table, plain)
 
 
-_Decoder = Callable[[memoryview], "Link | Addr | Route | Nexthop | Neigh | Rule | None"]
+_Decoder = Callable[[memoryview], "Link | Addr | Route | Nexthop | Neigh | None"]
 DECODERS: dict[int, _Decoder] = {
     RTM_NEWLINK: _link, RTM_NEWADDR: _addr, RTM_NEWROUTE: _route,
-    RTM_NEWNEIGH: _neigh, RTM_NEWRULE: _rule, RTM_NEWNEXTHOP: _nexthop,
+    RTM_NEWNEIGH: _neigh, RTM_NEWNEXTHOP: _nexthop,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from itertools import count
 
 from fsctl.agent import codec
 from fsctl.agent.codec import Message
-from fsctl.agent.events import Addr, Event, Link, Neigh, Nexthop, Route, Rule, Value
+from fsctl.agent.events import Addr, Event, Link, Neigh, Nexthop, Route, Value
 from fsctl.errors import FsctlError
 from fsctl.model import IPV4, IPV6
 
@@ -142,11 +142,11 @@ class News:
 
 DUMPS: tuple[tuple[type[Value], int, int], ...] = (
     (Link, codec.RTM_GETLINK, 0), (Nexthop, codec.RTM_GETNEXTHOP, 0),
-    (Addr, codec.RTM_GETADDR, 0), (Rule, codec.RTM_GETRULE, 0), (Neigh, codec.RTM_GETNEIGH, 0),
+    (Addr, codec.RTM_GETADDR, 0), (Neigh, codec.RTM_GETNEIGH, 0),
     (Route, codec.RTM_GETROUTE, IPV4), (Route, codec.RTM_GETROUTE, IPV6),
 )  # fmt: skip
 """What a dump asks for, in an order that lets most decisions be made once."""
-_FIXED_BYTES = {Link: 16, Nexthop: 8, Addr: 8, Rule: 12, Neigh: 12, Route: 12}
+_FIXED_BYTES = {Link: 16, Nexthop: 8, Addr: 8, Neigh: 12, Route: 12}
 
 
 class Kernel:

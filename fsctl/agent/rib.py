@@ -113,6 +113,10 @@ class Rib:
         """Has the local table a route for exactly this prefix?"""
         return any(r.table == LOCAL for r in self.at(key))
 
+    def local_networks(self) -> dict[int, int]:
+        """Prefix length -> how many prefixes of that length the local table has; single addresses are left out."""
+        return {length: n for length, n in self._local_lengths.items() if length < BITS[self._version]}
+
     def inside(self, key: Key) -> list[Key]:
         """The prefixes inside that of `key`, itself included (also where it has no routes left)."""
         value, length = key >> 8, key & 0xFF

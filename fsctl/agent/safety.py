@@ -73,6 +73,7 @@ class InterfaceFacts:
 class Facts:
     """All that is looked at, apart from the kernel state that the fold follows. `xfrm`: IP version -> words.
 
+    `rules`: every routing policy rule, also those that differ in nothing but a selector.
     `learns_mtu`: IPv4 packets are measured by learned path MTUs when they are forwarded (ip_forward_use_pmtu).
     """
 
@@ -80,6 +81,7 @@ class Facts:
     chains: tuple[Chain, ...] = ()
     xfrm: Mapping[int, str] = field(default_factory=dict)
     learns_mtu: bool = False
+    rules: tuple[Rule, ...] = ()
 
 
 MAX_REASON = 500
@@ -128,7 +130,7 @@ def judge(
     found = [
         *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
         *(Refusal("xfrm", words, version) for version, words in facts.xfrm.items()),
-        *_rules(state),
+        *_rules(facts.rules, state),
         *_interfaces(facts, state, links, names),
     ]
     if facts.learns_mtu:
@@ -156,9 +158,9 @@ def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Re
                 yield Refusal(name, reason, version, ours, direction)
 
 
-def _rules(state: State) -> Iterable[Refusal]:
+def _rules(rules: Iterable[Rule], state: State) -> Iterable[Refusal]:
     for version in VERSIONS:
-        there = {r for r in state.rules if r.version == version}
+        there = {r for r in rules if r.version == version}
         extra, missing = there - DEFAULT_RULES[version], DEFAULT_RULES[version] - there
         if extra:
             priorities = ", ".join(str(r.priority) for r in sorted(extra, key=lambda r: r.priority))

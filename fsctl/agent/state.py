@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Rule, Value
+from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Value
 from fsctl.agent.rib import Rib, Sorted
 from fsctl.fib import Key
 from fsctl.model import BITS, IPV4, IPV6, MULTICAST_BIT
@@ -38,7 +38,6 @@ class State:
         self.addrs: set[Addr] = set()
         self.nexthops: dict[int, Nexthop] = {}
         self.neighs: dict[NeighKey, Neigh] = {}
-        self.rules: set[Rule] = set()
         self.unkept: frozenset[NeighKey] = frozenset()
         """Neighbours that nobody confirms: not to be trusted once they are stale (`neighbours`)."""
         self.own: dict[Place, int] = {}
@@ -67,10 +66,7 @@ class State:
             else:
                 self.nexthops[value.id] = value
             return (value.id,)
-        if isinstance(value, Addr):
-            return self._apply_addr(value, gone)
-        (self.rules.discard if gone else self.rules.add)(value)
-        return ()
+        return self._apply_addr(value, gone)
 
     def _apply_route(self, event: Event, route: Route) -> Iterable[Place]:
         rib = self.ribs[route.version]
@@ -143,9 +139,11 @@ class State:
 
     def replace_routes(self, version: int, routes: Iterable[Route]) -> Iterable[Place] | None:
         """All routes of one IP version, as a dump has them."""
-        changed = self.ribs[version].replace_all(routes)
-        if any(key & 0xFF < BITS[version] and self.ribs[version].is_local(key) for key in changed):
-            return None
+        rib = self.ribs[version]
+        before = rib.local_networks()
+        changed = rib.replace_all(routes)
+        if rib.local_networks() != before or any(key & 0xFF < BITS[version] and rib.is_local(key) for key in changed):
+            return None  # what is inside of one is shadowed, or no longer
         return [(version, key) for key in changed]
 
     def missing(self, kind: type[Value], fresh: set[Value]) -> list[Value]:
@@ -155,7 +153,6 @@ class State:
             Addr: self.addrs,
             Nexthop: self.nexthops.values(),
             Neigh: self.neighs.values(),
-            Rule: self.rules,
         }
         identities = {_identity(v) for v in fresh}
         return [v for v in there[kind] if _identity(v) not in identities]

@@ -12,7 +12,6 @@ import pytest
 
 from fsctl.agent import facts
 from fsctl.agent.codec import NLM_F_DUMP_INTR, Message
-from fsctl.agent.events import Event
 from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import RESYNC_EVERY_SECONDS, RESYNC_PAUSE_SECONDS, Follower
@@ -261,6 +260,48 @@ def test_hazard_10_policy_routing(guest: Guest) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("version", [4, 6])
+def test_fault_C2_rules_that_differ_in_a_selector_only_are_all_counted(guest: Guest, version: int) -> None:
+    networks = ("10.7.0.0/16", "10.8.0.0/16") if version == IPV4 else ("fd07::/64", "fd08::/64")
+    for network in networks:
+        guest.ns.ip(f"-{version} rule add from {network} table 77 priority 100")
+    assert names(guest.judge(dump=False)) == {("rules", version, "", "both")}
+    guest.ns.ip(f"-{version} rule del from {networks[0]} table 77 priority 100")
+    assert guest.told()
+    assert names(guest.judge(dump=False)) == {("rules", version, "", "both")}, "the other one is still there"
+    guest.ns.ip(f"-{version} rule add fwmark 7 table 77 priority 100")
+    guest.ns.ip(f"-{version} rule del from {networks[1]} table 77 priority 100")
+    assert names(guest.judge(dump=False)) == {("rules", version, "", "both")}
+    guest.ns.ip(f"-{version} rule del fwmark 7 table 77 priority 100")
+    assert names(guest.judge(dump=False)) == set()
+
+
+@needs_root
+def test_fault_C3_a_filter_on_the_queue_that_the_kernel_made_by_itself(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """net.core.default_qdisc: the queue's handle is 0:, and `tc filter add dev r1 ...` goes there.
+
+    Few kernels have fq_codel built in, so that two answers of one that has it are played here.
+    """
+    requests, index, whole = guest.kernel.requests, guest.index("r1"), guest.kernel.requests.dump
+
+    def dump(kind: int, payload: bytes) -> list[Message]:
+        asked = struct.unpack_from("=BxxxiIII", payload) if kind in (facts.RTM_GETQDISC, facts.RTM_GETTFILTER) else ()
+        if kind == facts.RTM_GETQDISC:
+            return [tc_message(facts.RTM_NEWQDISC, index, 0, 0xFFFF_FFFF, b"fq_codel\0")]
+        if kind == facts.RTM_GETTFILTER:
+            return [tc_message(facts.RTM_NEWTFILTER, index, 0, 0, b"u32\0")] if asked[1:4] == (index, 0, 0) else []
+        return whole(kind, payload)
+
+    monkeypatch.setattr(requests, "dump", dump)
+    assert names(guest.judge(dump=False)) == {("tc", v, "eth1", "out") for v in (4, 6)}
+
+
+def tc_message(kind: int, index: int, handle: int, parent: int, name: bytes) -> Message:
+    attribute = struct.pack("=HH", 4 + len(name), 1) + name.ljust(-(-len(name) // 4) * 4, b"\0")
+    return Message(kind, 0, 0, memoryview(struct.pack("=BxxxiIII", 0, index, handle, parent, 0) + attribute))
+
+
+@needs_root
 def test_forwarding_off_cannot_be_allowed(guest: Guest) -> None:
     guest.ns.sysctl("ipv4/conf/r0/forwarding", "0")
     assert guest.told()
@@ -305,9 +346,9 @@ def test_hazard_19_strict_rp_filter_with_asymmetric_routes(guest: Guest) -> None
 
 
 def judged(chains: tuple[Chain, ...] = (), allow: tuple[str, ...] = (), **interface: object) -> Judgement:
-    found = Facts({ETH0: InterfaceFacts(**interface), ETH1: InterfaceFacts()}, chains)  # type: ignore[arg-type]
-    rules = [Event(rule) for version in DEFAULT_RULES.values() for rule in version]
-    return judge(found, folded([*base(), *rules]).state, NAMES, allow)
+    rules = tuple(rule for version in DEFAULT_RULES.values() for rule in version)
+    found = Facts({ETH0: InterfaceFacts(**interface), ETH1: InterfaceFacts()}, chains, rules=rules)  # type: ignore[arg-type]
+    return judge(found, folded(base()).state, NAMES, allow)
 
 
 def test_hazard_08_a_router_wide_refusal_leaves_nothing() -> None:
