@@ -59,7 +59,7 @@ class Inspector:
             there = qdiscs.get(index, {})
             interfaces[index] = InterfaceFacts(
                 forwarding={IPV4: _flag(IPV4, link.name, "forwarding"), IPV6: _forwards_ipv6(link.name)},
-                strict_rp_filter=max(_int(IPV4, "all", "rp_filter"), _int(IPV4, link.name, "rp_filter")) == 1,
+                rp_filter=max(_int(IPV4, "all", "rp_filter"), _int(IPV4, link.name, "rp_filter")),
                 redirects={IPV4: _sends_redirects(link.name), IPV6: _flag(IPV6, "all", "forwarding")},
                 ipv6_mtu=_int(IPV6, link.name, "mtu"),
                 xdp=self._has_xdp(index),

@@ -17,7 +17,7 @@ from fsctl.agent.neighbours import Keeper
 from fsctl.agent.netlink import Kernel
 from fsctl.agent.nudge import Nudge
 from fsctl.agent.provisioning import Config
-from fsctl.agent.safety import Judgement, Refusal, judge
+from fsctl.agent.safety import Judgement, Refusal, judge, unrouted_sources
 from fsctl.agent.status import StatusSocket
 from fsctl.agent.sync import Mode, Settings, Sync
 from fsctl.agent.transport import Lanes, Outcome
@@ -57,6 +57,7 @@ class Agent:
         self._look_at = self._tend_at = 0.0
         self._stop_by: float | None = None
         self._problem_told = ""
+        self._gap = ""
         self._selector = selectors.DefaultSelector()
         for fd in (*(s.fileno() for s in kernel.sockets()), lanes.fileno(), self.status.fileno()):
             self._selector.register(fd, selectors.EVENT_READ)
@@ -96,6 +97,8 @@ class Agent:
             self.sync.refresh_router()
         for outcome in self.lanes.outcomes():
             self._take(outcome, now)
+        if (gap := unrouted_sources(self.fold.state)) != self._gap:
+            self._gap, self._look_at = gap, now
         if now >= self._look_at:
             self._look(now)
         if self._settle(now) | self.fold.has_new_gateways() or now >= self._tend_at:
