@@ -23,8 +23,11 @@ RETRY_SECONDS = 5.0
 MAX_RETRY_SECONDS = 320.0
 PART_OF_TABLE = 2
 """The agent keeps no more than one in so many entries that the kernel's table may have before it is cleared by force."""
+PART_SOUGHT = 4
+"""And one in so many of these for gateways that are not there."""
 DEFAULT_GC_THRESH2 = 512
 _THRESHOLD = "/proc/sys/net/ipv{version}/neigh/default/gc_thresh2"
+_NEVER = (0.0, 0.0)
 _SEEKING = frozenset({"none", "failed"})
 
 
@@ -63,17 +66,34 @@ class Keeper:
         self, gateways: Collection[NeighKey], hosts: Iterable[NeighKey], neighs: Mapping[NeighKey, Neigh], now: float
     ) -> Plan:
         """What to do now. `gateways` and `hosts` are in use, `neighs` is what the kernel has."""
-        alive = {k for k in {*hosts, *self.unkept} if k in neighs and neighs[k].state in USABLE_STATES}
-        wanted = {k for k in alive.union(gateways) if _ages(neighs.get(k))}
+        usable = {k for k in {*gateways, *hosts, *self.unkept} if _is_kept_by_traffic(neighs.get(k))}
+        sought = {k for k in gateways if k not in neighs or neighs[k].state not in USABLE_STATES | {"noarp"}}
         kept = set[NeighKey]()
         for version in VERSIONS:
-            order = sorted((k for k in wanted if k.version == version), key=lambda k: (k not in gateways, k not in self._kept, k))
-            kept.update(order[: self.most[version]])
+            waiting = sorted((k for k in sought if k.version == version), key=lambda k: self._turn(k, k in neighs, now))
+            alive = [k for k in usable if k.version == version]
+            kept.update(self._choice(self.most[version], alive, waiting, gateways))
         self._kept = kept
-        self._asked = {k: at for k, at in self._asked.items() if k in kept}
+        self._asked = {k: at for k, at in self._asked.items() if k in usable or k in sought}
         self._mute &= kept
-        self.unkept = frozenset((wanted - kept) | self._mute)
+        self.unkept = frozenset((usable - kept) | self._mute)
         return Plan(tuple(k for k in sorted(kept) if self._is_due(k, neighs.get(k), now)), self.unkept)
+
+    def _choice(
+        self, most: int, alive: Iterable[NeighKey], waiting: list[NeighKey], gateways: Collection[NeighKey]
+    ) -> list[NeighKey]:
+        """Gateways that are there, gateways to be found, hosts; among these the same as before.
+
+        `waiting` begins with those that have an entry already (`_turn`), which take no more room.
+        """
+        order = sorted(alive, key=lambda k: (k not in self._kept, k))
+        first, last = [k for k in order if k in gateways], [k for k in order if k not in gateways]
+        return [*first, *waiting[: most // PART_SOUGHT], *last][:most]
+
+    def _turn(self, key: NeighKey, is_there: bool, now: float) -> tuple[bool, float, NeighKey]:
+        """The kernel does not tell of an entry before it has failed: who was asked a while ago counts as there."""
+        earliest = self._asked.get(key, _NEVER)[0]
+        return not (is_there or earliest > now), earliest, key
 
     def sent(self, key: NeighKey, well: bool) -> None:
         """Whether the datagram went out. If not (a filter on the router's own packets, say), nobody confirms the entry."""
@@ -105,6 +125,6 @@ class Keeper:
         return True
 
 
-def _ages(neigh: Neigh | None) -> bool:
-    """Is it for the agent to keep it? Not what was set by hand, or what the kernel keeps for somebody else."""
-    return neigh is None or not (neigh.state in ("permanent", "noarp") or neigh.managed)
+def _is_kept_by_traffic(neigh: Neigh | None) -> bool:
+    """Is it usable, and would it not be for long without traffic? Not what was set by hand, or is managed for somebody."""
+    return neigh is not None and neigh.state in USABLE_STATES - {"permanent"} and not neigh.managed

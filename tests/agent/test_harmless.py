@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from fsctl.model import format_mac
 from tests.waiting import PATIENCE_S, eventually, waited_for
 
 from .guest import Guest, mac
-from .netns import needs_root
+from .netns import Namespace, namespaces, needs_root, veth
 
 pytestmark = needs_root
 STATIC = 399
@@ -127,3 +131,41 @@ def test_fault_F8_why_an_interface_is_not_used(guest: Guest) -> None:
     eventually(lambda: "[interface]" not in guest.status(), "up again")
     guest.ns.ip("link set r0 address 02:aa:00:00:00:98")
     eventually(lambda: "eth0 (both): no device here has its MAC address [interface]" in guest.status(), "gone")
+
+
+MARKS = ("extern_learn", "managed", "router", "proxy")
+
+
+def standing(ns: Namespace) -> dict[str, tuple[object, ...]]:
+    """Of each neighbour what does not change by itself: whether it is permanent, its flags, and a permanent one's address."""
+    found = {}
+    for n in ns.json("neigh show dev r1"):
+        is_permanent = n.get("state") == ["PERMANENT"]
+        found[n["dst"]] = (is_permanent, n.get("lladdr") if is_permanent else None, *(mark in n for mark in MARKS))
+    return {dst: marks for dst, marks in found.items() if any(marks)}
+
+
+def drawn(dice: random.Random) -> str:
+    """One thing that an operator or a daemon does to the neighbours in use."""
+    to = f"10.0.1.{dice.randrange(10, 30)}"
+    lladdr = f"lladdr 02:aa:00:00:00:{dice.randrange(256):02x} dev r1"
+    kinds = ("nud permanent", "nud stale", "nud reachable", "nud stale extern_learn", "nud reachable extern_learn")
+    return f"neigh replace {to} {lladdr} {dice.choice(kinds)}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fault_C5_the_table_is_that_of_a_twin_without_an_agent(guest: Guest, seed: int) -> None:
+    dice = random.Random(seed)
+    with namespaces("b", "i") as (twin, others):
+        veth(twin, "r1", others, "h1")
+        twin.ip("addr add 10.0.1.1/24 dev r1")
+        routes = "".join(f"route add 20.0.{n}.0/24 via 10.0.1.{n} dev r1\n" for n in range(10, 30))
+        batch(guest, routes)
+        guest.start()
+        eventually(lambda: guest.fake.session is not None and guest.fake.session.synced, "no session")
+        for _ in range(8):
+            text = "".join(f"{drawn(dice)}\n" for _ in range(40))
+            for ns in (guest.ns, twin):
+                subprocess.run(["ip", "-n", ns.name, "-batch", "-"], input=text, text=True, check=True)
+            time.sleep(0.1)
+            assert standing(guest.ns) == standing(twin)

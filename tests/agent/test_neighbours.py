@@ -82,6 +82,25 @@ def test_fault_C6_no_more_are_kept_than_a_part_of_the_kernels_table(monkeypatch:
     assert "more neighbours in use than 100" in by.reasons()[0][1]
 
 
+def test_fault_C6_gateways_that_are_not_there_leave_room_and_all_get_their_turn() -> None:
+    by = keeper(100)
+    dead = tuple(Neigh(ETH1, 4, 10 << 24 | n, None, "failed") for n in range(60))
+    hosts = tuple(Neigh(ETH1, 4, 11 << 24 | n, 0x020000000000 | n, "stale") for n in range(75))
+    first = planned(by, *dead, *hosts, gateways=dead, hosts=hosts)
+    assert len(first.nudges) == 25 + 75
+    assert not first.unkept
+    rounds = [set(asked(by, *dead, gateways=dead, now=1.0 + n)) for n in range(2)]
+    assert set().union(first.nudges, *rounds) >= {n.key for n in dead}
+    later = [len(asked(by, *dead, gateways=dead, now=3.0 + n)) for n in range(1280)]
+    assert sum(later[-320:]) <= len(dead) + 25, "each of them once in 320 s"
+    absent = keeper(100)
+    begun = asked(absent, gateways=dead)
+    failed = [n for n in dead if n.key in begun]
+    assert len(begun) == 25
+    assert asked(absent, gateways=dead, now=0.5) == [], "the kernel does not tell of an entry before it has failed"
+    assert all(k in begun for n in range(100) for k in asked(absent, *failed, gateways=dead, now=1.0 + n)), "no more entries"
+
+
 def test_fault_C6_a_route_to_a_single_address_has_a_host_not_a_gateway() -> None:
     """1,500 `ip route add 10.7.x.y/32 dev r1` are 1,500 hosts of which nothing is known: none is resolved on purpose."""
     direct = route("10.7.0.1/32", leg(ETH1))
