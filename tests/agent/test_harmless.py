@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -53,6 +54,23 @@ def test_fault_C5_static_neighbours_of_a_boot_script_stay_as_they_were_made(gues
         assert not lost, f"{len(lost)} of {STATIC} are no longer permanent"
         guest.ns.ip("neigh flush dev r1 nud all", check=False)
         batch(guest, "".join(f"neigh del {address(n)} dev r1\n" for n in range(STATIC) if address(n) in entries(guest)))
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="no nft")
+def test_fault_C5_a_router_that_cannot_send_delegates_to_no_stale_neighbour(guest: Guest) -> None:
+    """A filter on the router's own packets: nobody would notice that the neighbour has gone."""
+    for words in ("table inet f", "chain inet f out { type filter hook output priority 0 ; }", "rule inet f out oifname r1 drop"):
+        guest.ns.run(f"nft add {words}")
+    guest.ns.ip(f"neigh replace 10.0.1.9 lladdr {mac(guest, 1)} dev r1 nud stale")
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    guest.start()
+    eventually(lambda: guest.fake.session is not None and guest.fake.session.reasons, "no session")
+    eventually(lambda: "[neighbours]" in guest.status(), "the reason is told")
+    eventually(lambda: guest.flows() == {}, "left to the router")
+    guest.ns.run("nft flush ruleset")
+    guest.ns.run("ping -c 1 -W 1 10.0.1.9", check=False)  # as forwarded packets would
+    eventually(lambda: "10.9.0.0/16" in guest.flows(), "it is there")
+    eventually(lambda: "[neighbours]" not in guest.status(), "it can be kept again")
 
 
 def test_fault_C6_routes_to_single_addresses_do_not_fill_the_neighbour_table(guest: Guest) -> None:
