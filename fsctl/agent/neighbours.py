@@ -74,7 +74,8 @@ class Keeper:
             alive = [k for k in usable if k.version == version]
             kept.update(self._choice(self.most[version], alive, waiting, gateways))
         self._kept = kept
-        self._asked = {k: at for k, at in self._asked.items() if k in usable or k in sought}
+        used = usable | sought
+        self._asked = {k: at for k, at in self._asked.items() if k in used or now < at[0] + MAX_RETRY_SECONDS}
         self._mute &= kept
         self.unkept = frozenset((usable - kept) | self._mute)
         return Plan(tuple(k for k in sorted(kept) if self._is_due(k, neighs.get(k), now)), self.unkept)

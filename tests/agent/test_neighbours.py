@@ -67,6 +67,12 @@ def test_fault_C6_a_gateway_that_does_not_answer_is_asked_ever_more_seldom() -> 
     assert asked(by, failed, gateways=(GATEWAY,), now=2001.0) == [GATEWAY.key], "it was there: from the beginning"
 
 
+def test_fault_C6_a_route_that_flaps_asks_no_more_often() -> None:
+    by, failed = keeper(), replace(GATEWAY, state="failed", mac=None)
+    times = [now for now in range(100) if asked(by, failed, gateways=(GATEWAY,) if now % 2 == 0 else (), now=float(now))]
+    assert times == [0, 6, 16, 36, 76]
+
+
 def test_fault_C6_no_more_are_kept_than_a_part_of_the_kernels_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "_THRESHOLD", "/absent/{version}")
     assert limits() == {IPV4: 256, IPV6: 256}
