@@ -202,7 +202,7 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
         name: replace(
             router,
             interfaces={
-                i.name: replace(i, up=False, why_down="another interface on this bridge has the same MAC address")
+                i.name: replace(i, up=False, why_down=_of_twins(i, router))
                 if seen[i.bridge, i.mac] > 1
                 else i
                 for i in router.interfaces.values()
@@ -210,6 +210,13 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
         )
         for name, router in routers.items()
     }
+
+
+def _of_twins(one: Interface, router: Router) -> str:
+    """Its twins of the same router by name; a router is not told what others there are."""
+    own = [i.name for i in router.interfaces.values() if (i.bridge, i.mac) == (one.bridge, one.mac) and i.name != one.name]
+    who = f"{', '.join(own)} of this router has" if own else "another interface has"
+    return f"{who} the same MAC address on this bridge"
 
 
 def without_switch_state(network: Network) -> dict[str, Bridge]:

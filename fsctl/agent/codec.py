@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from fsctl.agent.events import LOCAL_KINDS, UNICAST, Addr, Event, Host, Leg, Link, Neigh, Nexthop, Route, Rule
-from fsctl.model import BITS, IPV4, IPV6
+from fsctl.model import IPV4, IPV6
 
 HEADER = struct.Struct("=IHHII")
 """nlmsghdr: length, type, flags, sequence number, port id."""
@@ -32,7 +32,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 RTM_NEWNEXTHOP, RTM_DELNEXTHOP, RTM_GETNEXTHOP = 104, 105, 106
 
-POLICY_MESSAGES = frozenset({RTM_NEWRULE, RTM_DELRULE, RTM_NEWLINK, RTM_DELLINK})
+POLICY_MESSAGES = frozenset({RTM_NEWLINK, RTM_DELLINK})
 """Told to the fold, and a reason to look again at what may be bypassed."""
 
 AF_INET, AF_INET6 = 2, 10
@@ -48,7 +48,7 @@ ROUTE_KINDS = {
 NEIGH_STATES = {
     0: "none", 1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp", 128: "permanent",
 }  # fmt: skip
-NTF_USE, NTF_PROXY, NTF_EXT_MANAGED = 0x01, 0x08, 0x1
+NTF_PROXY, NTF_EXT_MANAGED = 0x08, 0x1
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
 
 
@@ -218,8 +218,11 @@ def _neigh(body: memoryview) -> Neigh | None:
     return Neigh(index, version, _number(at[NDA_DST]), mac, NEIGH_STATES.get(state, "unknown"), managed)
 
 
-def _rule(body: memoryview) -> Rule | None:
-    """FRA_PRIORITY 6, FRA_TABLE 15, FRA_SUPPRESS_PREFIXLEN 14, FRA_SUPPRESS_IFGROUP 13, FRA_PROTOCOL 21 are not selectors."""
+def rule(body: memoryview) -> Rule | None:
+    """RTM_NEWRULE's body. Not an event: rules are dumped anew (`facts`), since two may differ in no more than a selector.
+
+    FRA_PRIORITY 6, FRA_TABLE 15, FRA_SUPPRESS_PREFIXLEN 14, FRA_SUPPRESS_IFGROUP 13, FRA_PROTOCOL 21 are not selectors.
+    """
     family, dst_len, src_len, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", body)
     version = FAMILIES.get(family)
     if version is None:
@@ -231,10 +234,10 @@ def _rule(body: memoryview) -> Rule | None:
     return Rule(version, u32(at[6]) if 6 in at else 0, u32(at[15]) if 15 in at else table, plain)
 
 
-_Decoder = Callable[[memoryview], "Link | Addr | Route | Nexthop | Neigh | Rule | None"]
+_Decoder = Callable[[memoryview], "Link | Addr | Route | Nexthop | Neigh | None"]
 DECODERS: dict[int, _Decoder] = {
     RTM_NEWLINK: _link, RTM_NEWADDR: _addr, RTM_NEWROUTE: _route,
-    RTM_NEWNEIGH: _neigh, RTM_NEWRULE: _rule, RTM_NEWNEXTHOP: _nexthop,
+    RTM_NEWNEIGH: _neigh, RTM_NEWNEXTHOP: _nexthop,
 }  # fmt: skip
 
 
@@ -246,12 +249,3 @@ def event(message: Message) -> Event | None:
         return None
     value = decode(message.payload)
     return None if value is None else Event(value, gone, bool(message.flags & NLM_F_REPLACE) and not gone)
-
-
-def neigh_body(neigh: Neigh, *, managed: bool) -> bytes:
-    """RTM_NEWNEIGH: manage the neighbour (the kernel keeps it resolved), or resolve or confirm it now (NTF_USE)."""
-    ndm = struct.pack("=BxxxiHBB", FAMILY_OF[neigh.version], neigh.index, 0, 0 if managed else NTF_USE, 0)
-    body = ndm + attribute(NDA_DST, neigh.value.to_bytes(BITS[neigh.version] // 8, "big"))
-    if managed:
-        body += attribute(NDA_FLAGS_EXT, struct.pack("=I", NTF_EXT_MANAGED))
-    return body

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fsctl.agent.events import UNICAST, Leg, NeighKey, Route
-from fsctl.agent.state import Place, State, usable_mac
+from fsctl.agent.state import Place, State
 from fsctl.fib import Key, mask
 from fsctl.model import BITS, LOCAL_DESTINATIONS, Forward
 
@@ -34,7 +34,15 @@ class Hole(NamedTuple):
 
 
 Decision = Forward | Direct | Hole
-Need = NeighKey | int
+
+
+class Gateway(NamedTuple):
+    """A neighbour that routes lead via: resolved on purpose. A destination itself (a route to one address) is not."""
+
+    neigh: NeighKey
+
+
+Need = NeighKey | Gateway | int
 """What a decision was made from, besides routes: a neighbour, or a next-hop object's id."""
 
 
@@ -75,6 +83,8 @@ class Decider:
         self.policy = Policy()
         self._needs: dict[Place, tuple[Need, ...]] = {}
         self.users: dict[Need, set[Place]] = {}
+        self.has_new_gateways = False
+        """Since somebody has last set it to False."""
 
     def decide_route(self, place: Place) -> Decision | None:
         """For a place with routes or an own address; None if nothing is to be said about it."""
@@ -112,7 +122,7 @@ class Decider:
 
     def _mac(self, neigh: NeighKey) -> int | None:
         """Where a packet for this neighbour goes; None also for an interface's own MAC address (it would come back)."""
-        mac = usable_mac(self.state.neighs.get(neigh))
+        mac = self.state.mac_of(self.state.neighs.get(neigh))
         return None if mac == self.state.links[neigh.link].mac else mac
 
     def _ways(self, route: Route, needs: set[Need]) -> Iterator[Decision]:
@@ -151,6 +161,7 @@ class Decider:
             return Hole("route MTU")
         if leg.gateway is not None:
             neigh = NeighKey(leg.index, *leg.gateway)
+            needs.add(Gateway(neigh))
         elif route.key & 0xFF == BITS[route.version]:
             neigh = NeighKey(leg.index, route.version, route.key >> 8)
         else:
@@ -172,6 +183,7 @@ class Decider:
         if needs:
             self._needs[place] = tuple(needs)
             for need in needs:
+                self.has_new_gateways |= isinstance(need, Gateway) and need not in self.users
                 self.users.setdefault(need, set()).add(place)
 
 

@@ -131,7 +131,7 @@ class Neigh:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A routing policy rule. `plain`: it selects every packet and does nothing but look up `table`."""
+    """A routing policy rule. `plain`: it selects every packet and does nothing but look up `table`. Not followed, but dumped."""
 
     version: int
     priority: int
@@ -139,7 +139,7 @@ class Rule:
     plain: bool = True
 
 
-Value = Link | Addr | Route | Nexthop | Neigh | Rule
+Value = Link | Addr | Route | Nexthop | Neigh
 
 
 class Event(NamedTuple):

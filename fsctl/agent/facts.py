@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fsctl.agent import bpf, codec, xtables
-from fsctl.agent.events import Link
+from fsctl.agent.events import Link, Rule
 from fsctl.agent.netlink import NETLINK_NETFILTER, NETLINK_XFRM, KernelError, NetlinkSocket, open_if_there
 from fsctl.agent.safety import Chain, Facts, InterfaceFacts
 from fsctl.model import IPV4, IPV6
@@ -33,6 +33,7 @@ _TCMSG = struct.Struct("=BxxxiIII")
 _CLSACT = ((0xFFFF_FFF2, "in"), (0xFFFF_FFF3, "out"))
 _INGRESS = 0xFFFF_0000
 _TCA_KIND, _TCA_OPTIONS, _FQ_FLOW_MAX_RATE, _FQ_UNLIMITED = 1, 2, 7, 0xFFFF_FFFF
+_RULE_BYTES = 12
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFLA_XDP, _IFLA_XDP_ATTACHED = 43, 2
 
@@ -58,7 +59,7 @@ class Inspector:
             there = qdiscs.get(index, {})
             interfaces[index] = InterfaceFacts(
                 forwarding={IPV4: _flag(IPV4, link.name, "forwarding"), IPV6: _forwards_ipv6(link.name)},
-                strict_rp_filter=max(_int(IPV4, "all", "rp_filter"), _int(IPV4, link.name, "rp_filter")) == 1,
+                rp_filter=max(_int(IPV4, "all", "rp_filter"), _int(IPV4, link.name, "rp_filter")),
                 redirects={IPV4: _sends_redirects(link.name), IPV6: _flag(IPV6, "all", "forwarding")},
                 ipv6_mtu=_int(IPV6, link.name, "mtu"),
                 xdp=self._has_xdp(index),
@@ -66,7 +67,12 @@ class Inspector:
                 **self._filters(index, there),
             )
         learns_mtu = (SYSCTL / "ipv4" / "ip_forward_use_pmtu").read_text().strip() != "0"
-        return Facts(interfaces, (*self._chains(), *xtables.chains(), *ipvs()), self._policies(), learns_mtu)
+        return Facts(interfaces, (*self._chains(), *xtables.chains(), *ipvs()), self._policies(), learns_mtu, self._rules())
+
+    def _rules(self) -> tuple[Rule, ...]:
+        answers = self._requests.dump(codec.RTM_GETRULE, bytes(_RULE_BYTES))
+        found = (codec.rule(m.payload) for m in answers if m.type == codec.RTM_NEWRULE)
+        return tuple(r for r in found if r is not None)
 
     def _has_xdp(self, index: int) -> bool:
         """Asked each time: the kernel does not tell when a program comes by a BPF link."""
@@ -132,7 +138,8 @@ class Inspector:
         return found
 
     def _filters(self, index: int, qdiscs: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
-        found: dict[str, set[str]] = {"in": set(), "out": set()}
+        """Also those of the root queue that the kernel made by itself, which has no handle: parent 0 is its name."""
+        found: dict[str, set[str]] = {"in": set(), "out": {f"tc filter {k}" for k in self._filter_kinds(index, 0)}}
         for handle, kind in qdiscs.items():
             if kind == "clsact":
                 parents: tuple[tuple[int, str], ...] = _CLSACT

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from fsctl.agent.decide import Decider, Decision, Direct, Hole, Policy, parent_of, usable_interfaces
+from fsctl.agent.decide import Decider, Decision, Direct, Gateway, Hole, Policy, parent_of, usable_interfaces
 from fsctl.agent.events import Event, NeighKey, Route, Value
 from fsctl.agent.rib import Sorted
 from fsctl.agent.state import VERSIONS, Place, State
@@ -63,6 +63,11 @@ class Fold:
         if policy is not None and policy != self._decider.policy:
             self._decider.policy, self._all_dirty = policy, True
 
+    def leave(self, unkept: frozenset[NeighKey]) -> None:
+        """These neighbours are not kept alive: none of them is delegated to once its entry is stale."""
+        if unkept != self.state.unkept:
+            self._mark(self.state.leave(unkept))
+
     def wants_resync(self) -> bool:
         """Has anything happened that messages alone do not tell exactly (hazard 23)?"""
         return self.state.is_doubtful or any(rib.uncertain for rib in self.state.ribs.values())
@@ -98,12 +103,18 @@ class Fold:
 
     def gateways(self) -> set[NeighKey]:
         """The next hops that routes in force lead to, resolved or not."""
-        return {need for need in self._decider.users if isinstance(need, NeighKey)}
+        return {need.neigh for need in self._decider.users if isinstance(need, Gateway)}
+
+    def has_new_gateways(self) -> bool:
+        """Has there come one since the last call?"""
+        found, self._decider.has_new_gateways = self._decider.has_new_gateways, False
+        return found
 
     def hosts(self) -> set[NeighKey]:
-        """The neighbours on connected subnets that are delegated one by one."""
+        """The neighbours that are delegated one by one: on connected subnets, or by a route of their own."""
         names = {name: index for index, name in self._decider.names.items()}
-        return {
+        users = self._decider.users
+        return {need for need in users if isinstance(need, NeighKey) and Gateway(need) not in users} | {
             NeighKey(names[decision.out], version, place_key >> 8)
             for version in VERSIONS
             for place_key in self._host_keys(version)

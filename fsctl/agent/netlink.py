@@ -1,6 +1,6 @@
 """Netlink sockets: dumps, the stream of events, requests. The only I/O towards the kernel's tables.
 
-Needs CAP_NET_ADMIN (for the larger receive buffer and for neighbour requests). Sources: netlink(7), rtnetlink(7).
+Needs CAP_NET_ADMIN (for the larger receive buffer). Sources: netlink(7), rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import count
 
 from fsctl.agent import codec
 from fsctl.agent.codec import Message
-from fsctl.agent.events import Addr, Event, Link, Neigh, Nexthop, Route, Rule, Value
+from fsctl.agent.events import Addr, Event, Link, Neigh, Nexthop, Route, Value
 from fsctl.errors import FsctlError
 from fsctl.model import IPV4, IPV6
 
@@ -142,15 +142,15 @@ class News:
 
 DUMPS: tuple[tuple[type[Value], int, int], ...] = (
     (Link, codec.RTM_GETLINK, 0), (Nexthop, codec.RTM_GETNEXTHOP, 0),
-    (Addr, codec.RTM_GETADDR, 0), (Rule, codec.RTM_GETRULE, 0), (Neigh, codec.RTM_GETNEIGH, 0),
+    (Addr, codec.RTM_GETADDR, 0), (Neigh, codec.RTM_GETNEIGH, 0),
     (Route, codec.RTM_GETROUTE, IPV4), (Route, codec.RTM_GETROUTE, IPV6),
 )  # fmt: skip
 """What a dump asks for, in an order that lets most decisions be made once."""
-_FIXED_BYTES = {Link: 16, Nexthop: 8, Addr: 8, Rule: 12, Neigh: 12, Route: 12}
+_FIXED_BYTES = {Link: 16, Nexthop: 8, Addr: 8, Neigh: 12, Route: 12}
 
 
 class Kernel:
-    """This network namespace's kernel: `read` its events, `dump` its tables, `tell` it about neighbours."""
+    """This network namespace's kernel: `read` its events, `dump` its tables."""
 
     def __init__(self) -> None:
         self._route = NetlinkSocket(NETLINK_ROUTE, ROUTE_GROUPS)
@@ -211,7 +211,3 @@ class Kernel:
             if e.errno in (errno.EOPNOTSUPP, errno.EINVAL) and kind is Nexthop:
                 return []
             raise
-
-    def tell(self, neigh: Neigh, *, managed: bool) -> None:
-        """Have a neighbour kept resolved (`managed`), or resolved or confirmed now. Raises KernelError."""
-        self.requests.ask(codec.RTM_NEWNEIGH, codec.NLM_F_CREATE | codec.NLM_F_REPLACE, codec.neigh_body(neigh, managed=managed))

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from fsctl.agent.events import LOCAL, MAIN, Leg, Route
+from fsctl.agent.events import LOCAL, MAIN, UNICAST, Leg, Route
 from fsctl.fib import Key, mask
 from fsctl.model import BITS, IPV6
 
@@ -22,13 +22,15 @@ _FEW = 32
 class Rib:
     """Routes of the tables main and local; others are not kept (extra rules are refused anyway)."""
 
-    __slots__ = ("_local_lengths", "_routes", "_version", "uncertain")
+    __slots__ = ("_local_lengths", "_routes", "_version", "closed", "uncertain")
 
     def __init__(self, version: int) -> None:
         self._version = version
         self._routes: dict[Key, tuple[Route, ...]] = {}
         self._local_lengths: dict[int, int] = {}
         self.uncertain = False
+        self.closed: set[Key] = set()
+        """Prefixes for which the main table has a route that leads nowhere: blackhole, unreachable, prohibit, throw."""
 
     def __contains__(self, key: Key) -> bool:
         return key in self._routes
@@ -103,6 +105,8 @@ class Rib:
             self._routes[key] = routes
         else:
             self._routes.pop(key, None)
+        is_closed = any(r.table == MAIN and r.kind != UNICAST for r in routes)
+        (self.closed.add if is_closed else self.closed.discard)(key)
         if was != now:
             length = key & 0xFF
             self._local_lengths[length] = self._local_lengths.get(length, 0) + (1 if now else -1)
@@ -112,6 +116,10 @@ class Rib:
     def is_local(self, key: Key) -> bool:
         """Has the local table a route for exactly this prefix?"""
         return any(r.table == LOCAL for r in self.at(key))
+
+    def local_networks(self) -> dict[int, int]:
+        """Prefix length -> how many prefixes of that length the local table has; single addresses are left out."""
+        return {length: n for length, n in self._local_lengths.items() if length < BITS[self._version]}
 
     def inside(self, key: Key) -> list[Key]:
         """The prefixes inside that of `key`, itself included (also where it has no routes left)."""

@@ -8,20 +8,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fsctl.agent import neighbours
+from fsctl.agent import identify, neighbours
 from fsctl.agent.decide import Policy, usable_interfaces
 from fsctl.agent.facts import Inspector
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.agent.neighbours import Action, Keeper
-from fsctl.agent.netlink import Kernel, KernelError
+from fsctl.agent.neighbours import Keeper
+from fsctl.agent.netlink import Kernel
+from fsctl.agent.nudge import Nudge
 from fsctl.agent.provisioning import Config
-from fsctl.agent.safety import Judgement, Refusal, judge
+from fsctl.agent.safety import Judgement, Refusal, judge, unrouted_sources
 from fsctl.agent.status import StatusSocket
 from fsctl.agent.sync import Mode, Settings, Sync
 from fsctl.agent.transport import Lanes, Outcome
 from fsctl.errors import FsctlError
-from fsctl.model import IPV6, format_ip, parse_mac
+from fsctl.model import IPV6, format_ip
 
 log = logging.getLogger("fsctl.agent")
 
@@ -47,13 +48,16 @@ class Agent:
         self.sync = Sync(Settings(config.router, session, config.lease_s, config.grace_s), self.fold.fib)
         self.inspector = Inspector(kernel.requests)
         self.judgement = Judgement(Policy(), ())
-        self.keeper = Keeper(managed=neighbours.has_managed_neighbours())
+        self.keeper = Keeper(neighbours.limits())
+        self.nudge = Nudge()
         self.status = StatusSocket(config.run_dir)
         self.known: dict[int, str] = {}
         """MAC address -> fsctl's name of the interface."""
+        self.owners: identify.Owners = {}
         self._look_at = self._tend_at = 0.0
         self._stop_by: float | None = None
         self._problem_told = ""
+        self._gap = ""
         self._selector = selectors.DefaultSelector()
         for fd in (*(s.fileno() for s in kernel.sockets()), lanes.fileno(), self.status.fileno()):
             self._selector.register(fd, selectors.EVENT_READ)
@@ -67,14 +71,13 @@ class Agent:
                 break
             self.step(now)
             self._selector.select(self._sleep(self.clock()))
-        for request in self.keeper.release_all(self.fold.state.neighs):
-            self._tell(request)
         self.close()
 
     def close(self) -> None:
         self._selector.close()
         self.lanes.close()
         self.inspector.close()
+        self.nudge.close()
         self.status.close()
         self.kernel.close()
 
@@ -94,18 +97,24 @@ class Agent:
             self.sync.refresh_router()
         for outcome in self.lanes.outcomes():
             self._take(outcome, now)
+        if (gap := unrouted_sources(self.fold.state)) != self._gap:
+            self._gap, self._look_at = gap, now
         if now >= self._look_at:
             self._look(now)
-        changes = self.fold.settle()
-        if changes:
-            self.sync.changed(changes, now)
-            log.debug("%d changes, %d delegations", len(changes), len(self.fold))
-        if changes or now >= self._tend_at:
+        if self._settle(now) | self.fold.has_new_gateways() or now >= self._tend_at:
             self._tend(now)
+            self._settle(now)
         for call in self.sync.calls(now):
             log.debug("%s %s (%d flows)", call.method, call.path, call.changes)
             self.lanes.start(call)
         self.status.serve(self.snapshot)
+
+    def _settle(self, now: float) -> bool:
+        changes = self.fold.settle()
+        if changes:
+            self.sync.changed(changes, now)
+            log.debug("%d changes, %d delegations", len(changes), len(self.fold))
+        return bool(changes)
 
     def _sleep(self, now: float) -> float:
         until = [now + LONGEST_SLEEP_SECONDS, self._look_at, self._tend_at, self.follower.due()]
@@ -134,7 +143,8 @@ class Agent:
     def _know(self, router: Any) -> None:
         """fsctl's names of the interfaces, by MAC address (hazard 38)."""
         interfaces = router.get("interfaces", {})
-        self.known = {parse_mac(i["mac"]): name for name, i in interfaces.items() if i.get("mac")}
+        self.owners = identify.owners(interfaces)
+        self.known = identify.alone(self.owners)
         self.fold.configure(interfaces=self.known)
 
     def _look(self, now: float) -> None:
@@ -144,11 +154,11 @@ class Agent:
         names = usable_interfaces(state, self.known)
         try:
             facts = self.inspector.look({i: state.links[i] for i in names})
-            judgement = judge(facts, state, names, self.config.allow)
+            judgement = judge(facts, state, names, self.config.allow, self._also())
         except (FsctlError, OSError) as e:
             everything = frozenset((i, v) for i in names for v in (4, 6))
             reason = Refusal("inspection", f"the guest cannot be inspected: {e}")
-            judgement = Judgement(Policy(everything, everything, everything), (reason,))
+            judgement = Judgement(Policy(everything, everything, everything), (reason, *self._also()))
         if judgement != self.judgement:
             for refusal in set(judgement.refused) - set(self.judgement.refused):
                 log.warning("not bypassed: %s", refusal)
@@ -158,6 +168,11 @@ class Agent:
             self.sync.reasons([r.json() for r in judgement.refused])
         self.fold.configure(policy=judgement.policy)
         self.sync.interfaces({name: self._describe(index) for index, name in names.items()})
+
+    def _also(self) -> list[Refusal]:
+        """What is left to the router for other reasons than `safety` knows."""
+        neighbours_left = [Refusal("neighbours", words, version) for version, words in self.keeper.reasons()]
+        return [*identify.unusable(self.fold.state, self.owners), *neighbours_left]
 
     def _describe(self, index: int) -> dict[str, object]:
         """What fsctl shall know of an interface; link-local addresses are everybody's."""
@@ -169,17 +184,17 @@ class Agent:
         return {"addresses": addresses, "mtu": self.fold.state.links[index].mtu}
 
     def _tend(self, now: float) -> None:
-        """Keep the neighbours in use resolved."""
+        """Keep the neighbours in use alive, as many as may be."""
         self._tend_at = now + TEND_EVERY_SECONDS
-        for request in self.keeper.plan(self.fold.gateways(), self.fold.hosts(), self.fold.state.neighs, now):
-            self._tell(request)
-
-    def _tell(self, request: neighbours.Request) -> None:
-        try:
-            self.kernel.tell(request.neigh, managed=request.action is Action.MANAGE)
-        except (KernelError, OSError) as e:
-            where = format_ip(request.neigh.version, request.neigh.value)
-            log.info("neighbour %s on interface %d: %s: %s", where, request.neigh.index, request.action.value, e)
+        plan = self.keeper.plan(self.fold.gateways(), self.fold.hosts(), self.fold.state.neighs, now)
+        self.fold.leave(plan.unkept)
+        for key in plan.nudges:
+            try:
+                self.nudge.send(key)
+                self.keeper.sent(key, True)
+            except OSError as e:
+                self.keeper.sent(key, False)
+                log.debug("neighbour %s on interface %d: %s", format_ip(key.version, key.value), key.link, e)
 
     def snapshot(self) -> dict[str, Any]:
         """What `fsctl-agent status` shows."""
@@ -193,7 +208,7 @@ class Agent:
             "routes": {f"ipv{v}": len(rib) for v, rib in state.ribs.items()},
             "neighbours": {"gateways": len(self.fold.gateways()), "hosts": len(self.fold.hosts()), "known": len(state.neighs)},
             "interfaces": {name: state.links[index].name for index, name in self.fold.names().items()},
-            "unusable": sorted(set(self.known.values()) - set(self.fold.names().values())),
+            "unusable": sorted({n for names in self.owners.values() for n in names} - set(self.fold.names().values())),
             "refused": [r.json() for r in self.judgement.refused],
             "allowed": [r.json() for r in self.judgement.overridden],
             "notes": list(self.judgement.notes),

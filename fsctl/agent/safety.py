@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from fsctl.agent.decide import Policy
-from fsctl.agent.events import MAIN, Link, Route, Rule
+from fsctl.agent.events import MAIN, UNICAST, Link, Route, Rule
 from fsctl.agent.state import VERSIONS, State
-from fsctl.model import IPV4, IPV6
+from fsctl.model import IPV4, IPV6, format_ip
 
 ALLOWABLE = {
     "firewall": "netfilter rules or a drop policy that forwarded packets meet",
@@ -24,13 +24,15 @@ ALLOWABLE = {
     "xfrm": "IPsec policies",
     "mtu": "an MTU for IPv6 below the link's; path MTUs that IPv4 has learned",
     "rules": "policy routing (ip rule) beyond the kernel's default rules",
-    "rp_filter": "strict reverse path filtering where the routes are asymmetric",
+    "rp_filter": "reverse path filtering that drops what comes from some sources",
     "redirects": "ICMP redirects for packets that leave by the interface they came in by",
 }
 """Names for `--allow`, and what each gives up."""
 NOT_FORWARDING = "forwarding"
 """Cannot be allowed: the router would not forward the packet at all."""
 
+STRICT = 1
+"""rp_filter, as ip-sysctl.rst numbers it."""
 PLAIN_QDISCS = frozenset({"noqueue", "pfifo_fast", "pfifo", "bfifo", "fq_codel", "fq", "sfq", "mq", "noop"})
 """Queues that neither drop by rule nor limit the rate below the link's."""
 DEFAULT_RULES = {
@@ -57,10 +59,11 @@ class Chain:
 @dataclass(frozen=True, slots=True)
 class InterfaceFacts:
     """What the guest does on one interface. `filters_in`, `filters_out`: words for tc filters and programs found;
-    `ipv6_mtu`: of its own (a router advertisement's, or set by hand), 0 without IPv6."""
+    `rp_filter`: the one in force, 0, STRICT or 2 (loose); `ipv6_mtu`: of its own (a router advertisement's, or set by
+    hand), 0 without IPv6."""
 
     forwarding: Mapping[int, bool] = field(default_factory=lambda: {IPV4: True, IPV6: True})
-    strict_rp_filter: bool = False
+    rp_filter: int = 0
     redirects: Mapping[int, bool] = field(default_factory=lambda: {IPV4: False, IPV6: False})
     ipv6_mtu: int = 0
     xdp: bool = False
@@ -73,6 +76,7 @@ class InterfaceFacts:
 class Facts:
     """All that is looked at, apart from the kernel state that the fold follows. `xfrm`: IP version -> words.
 
+    `rules`: every routing policy rule, also those that differ in nothing but a selector.
     `learns_mtu`: IPv4 packets are measured by learned path MTUs when they are forwarded (ip_forward_use_pmtu).
     """
 
@@ -80,6 +84,7 @@ class Facts:
     chains: tuple[Chain, ...] = ()
     xfrm: Mapping[int, str] = field(default_factory=dict)
     learns_mtu: bool = False
+    rules: tuple[Rule, ...] = ()
 
 
 MAX_REASON = 500
@@ -117,13 +122,18 @@ class Judgement:
     notes: tuple[str, ...] = ()
 
 
-def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collection[str] = ()) -> Judgement:
-    """`names`: interface index -> fsctl's name, for the interfaces of the router that fsctl knows."""
+def judge(
+    facts: Facts, state: State, names: Mapping[int, str], allow: Collection[str] = (), also: Iterable[Refusal] = ()
+) -> Judgement:
+    """`names`: interface index -> fsctl's name, for the interfaces of the router that fsctl knows.
+
+    `also`: what is left to the router for other reasons; shown with the rest, but no policy follows from it.
+    """
     links = {index: state.links[index] for index in names if index in state.links}
     found = [
         *_netfilter(facts.chains, {link.name: names[i] for i, link in links.items()}),
         *(Refusal("xfrm", words, version) for version, words in facts.xfrm.items()),
-        *_rules(state),
+        *_rules(facts.rules, state),
         *_interfaces(facts, state, links, names),
     ]
     if facts.learns_mtu:
@@ -131,7 +141,8 @@ def judge(facts: Facts, state: State, names: Mapping[int, str], allow: Collectio
     unique = sorted(set(found))
     refused = tuple(r for r in unique if r.name not in allow)
     policy = _policy(refused, names)
-    return Judgement(policy, refused, tuple(r for r in unique if r.name in allow), tuple(_notes(policy, facts, names)))
+    shown = tuple(sorted({*refused, *also}))
+    return Judgement(policy, shown, tuple(r for r in unique if r.name in allow), tuple(_notes(policy, names)))
 
 
 def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Refusal]:
@@ -150,9 +161,9 @@ def _netfilter(chains: Iterable[Chain], known: Mapping[str, str]) -> Iterable[Re
                 yield Refusal(name, reason, version, ours, direction)
 
 
-def _rules(state: State) -> Iterable[Refusal]:
+def _rules(rules: Iterable[Rule], state: State) -> Iterable[Refusal]:
     for version in VERSIONS:
-        there = {r for r in state.rules if r.version == version}
+        there = {r for r in rules if r.version == version}
         extra, missing = there - DEFAULT_RULES[version], DEFAULT_RULES[version] - there
         if extra:
             priorities = ", ".join(str(r.priority) for r in sorted(extra, key=lambda r: r.priority))
@@ -163,7 +174,8 @@ def _rules(state: State) -> Iterable[Refusal]:
 
 
 def _interfaces(facts: Facts, state: State, links: Mapping[int, Link], names: Mapping[int, str]) -> Iterable[Refusal]:
-    asymmetric = asymmetric_links(state) if any(f.strict_rp_filter for f in facts.interfaces.values()) else set()
+    gap = unrouted_sources(state)
+    addressed = {a.index for a in state.addrs if a.version == IPV4}
     for index, link in links.items():
         name, at = names[index], facts.interfaces.get(index, InterfaceFacts())
         for version in VERSIONS:
@@ -182,38 +194,42 @@ def _interfaces(facts: Facts, state: State, links: Mapping[int, Link], names: Ma
                     yield Refusal("xdp" if what.startswith("tcx") else "tc", what, version, name, direction)
         if 0 < at.ipv6_mtu < link.mtu:
             yield Refusal("mtu", f"IPv6's MTU is {at.ipv6_mtu}, the link's {link.mtu}", IPV6, name, "out")
-        if at.strict_rp_filter and index in asymmetric:
-            yield Refusal("rp_filter", "strict rp_filter, and routes that prefer another interface", IPV4, name, "in")
+        if why := _reverse_path(at.rp_filter, index in addressed, gap):
+            yield Refusal("rp_filter", why, IPV4, name, "in")
 
 
-def asymmetric_links(state: State) -> set[int]:
-    """Interfaces that some prefix is reachable over by a route that is not its best one.
+def _reverse_path(how: int, has_address: bool, gap: str) -> str:
+    """Why the router drops what comes in from some sources, where nothing else looks at them; "" if it drops none.
 
-    Packets from there may come in over such an interface, and a strict rp_filter (RFC 3704, 2.2) would drop them.
+    `how` is the rp_filter in force, `gap` is `unrouted_sources` (__fib_validate_source(); RFC 3704, 2.2 and 2.4).
     """
-    found: set[int] = set()
+    if how == STRICT:
+        return "rp_filter is strict: packets from sources that are not behind this interface are dropped"
+    if how and not has_address:
+        return "rp_filter is on, and strict here: the interface has no IPv4 address"
+    return f"rp_filter is loose, and some sources have no route: {gap}" if how and gap else ""
+
+
+def unrouted_sources(state: State) -> str:
+    """Which IPv4 sources a loose rp_filter would drop, in words; "" if every source has a route. Takes no time to speak of."""
     rib = state.ribs[IPV4]
-    for key in rib:
-        routes = [r for r in rib.at(key) if r.table == MAIN]
-        if len(routes) > 1:
-            lowest = min(r.metric for r in routes)
-            best = {i for r in routes if r.metric == lowest for i in _links_of(r, state)}
-            found |= {i for r in routes for i in _links_of(r, state)} - best
-    return found
+    if rib.closed:
+        first = min(rib.closed)
+        kind = next(r.kind for r in rib.at(first) if r.table == MAIN and r.kind != UNICAST)
+        more = f" and {len(rib.closed) - 1} more" if len(rib.closed) > 1 else ""
+        return f"{format_ip(IPV4, first >> 8)}/{first & 0xFF} is {kind}{more}"
+    if any(nexthop.blackhole for nexthop in state.nexthops.values()):
+        return "a next-hop object is a blackhole"
+    alive = (r for r in rib.at(0) if r.table == MAIN and not (r.tos or r.special) and _leads_somewhere(r, state))
+    return "" if any(alive) else "there is no default route"
 
 
-def _links_of(route: Route, state: State) -> set[int]:
-    if not route.nhid:
-        return {leg.index for leg in route.legs}
-    pending, found, seen = [route.nhid], set[int](), set[int]()
-    while pending:
-        nexthop = state.nexthops.get(number := pending.pop())
-        if nexthop is None or number in seen:
-            continue
-        seen.add(number)
-        pending.extend(nexthop.group)
-        found |= {nexthop.leg.index} if nexthop.leg else set()
-    return found
+def _leads_somewhere(route: Route, state: State) -> bool:
+    legs = route.legs
+    if route.nhid:
+        numbers = [route.nhid, *(n.group if (n := state.nexthops.get(route.nhid)) else ())]
+        legs = tuple(n.leg for number in numbers if (n := state.nexthops.get(number)) and n.leg)
+    return any(not leg.dead and leg.index in state.links and state.links[leg.index].up for leg in legs)
 
 
 def _policy(refused: Iterable[Refusal], names: Mapping[int, str]) -> Policy:
@@ -225,13 +241,10 @@ def _policy(refused: Iterable[Refusal], names: Mapping[int, str]) -> Policy:
     return Policy(frozenset(sets["in"]), frozenset(sets["out"]), frozenset(sets["hairpin"]))
 
 
-def _notes(policy: Policy, facts: Facts, names: Mapping[int, str]) -> Iterable[str]:
-    """One-way bypass (a firewall or a strict filter elsewhere sees one direction only), and filters not applied."""
+def _notes(policy: Policy, names: Mapping[int, str]) -> Iterable[str]:
+    """One-way bypass (a firewall or a strict filter elsewhere sees one direction only)."""
     for version, (what, refused) in product(VERSIONS, (("in", policy.no_ingress), ("out", policy.no_egress))):
         there = sorted(names[i] for i, v in refused if v == version and i in names)
         if there and len(there) < len(names):
             towards = "from" if what == "in" else "to"
             yield f"IPv{version}: one-way: packets {towards} {', '.join(there)} are not bypassed, those the other way may be"
-    for index, at in facts.interfaces.items():
-        if at.strict_rp_filter and index in names and (index, IPV4) not in policy.no_ingress:
-            yield f"{names[index]}: rp_filter is strict; sources of bypassed packets are not checked"

@@ -22,7 +22,7 @@ def _summary(state: Json) -> Iterator[str]:
     pairs = ", ".join(f"{name} is {ifname}" for name, ifname in sorted(state["interfaces"].items()))
     yield f"interfaces: {pairs or 'none known to fsctl'}"
     if state["unusable"]:
-        yield f"  not usable (down, enslaved, or two devices with its MAC address): {', '.join(state['unusable'])}"
+        yield f"  not used (the reasons are below): {', '.join(state['unusable'])}"
     routes, n = state["routes"], state["neighbours"]
     used = f"{n['gateways']} next hops, {n['hosts']} hosts in use"
     yield f"kernel: {routes['ipv4']} IPv4 and {routes['ipv6']} IPv6 prefixes; {used}"

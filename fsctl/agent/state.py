@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Rule, Value
+from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Value
 from fsctl.agent.rib import Rib, Sorted
 from fsctl.fib import Key
 from fsctl.model import BITS, IPV4, IPV6, MULTICAST_BIT
@@ -38,7 +38,8 @@ class State:
         self.addrs: set[Addr] = set()
         self.nexthops: dict[int, Nexthop] = {}
         self.neighs: dict[NeighKey, Neigh] = {}
-        self.rules: set[Rule] = set()
+        self.unkept: frozenset[NeighKey] = frozenset()
+        """Neighbours that nobody confirms: not to be trusted once they are stale (`neighbours`)."""
         self.own: dict[Place, int] = {}
         """The router's own addresses, and on how many interfaces each is."""
         self.hosts: dict[Place, set[int]] = {}
@@ -65,10 +66,7 @@ class State:
             else:
                 self.nexthops[value.id] = value
             return (value.id,)
-        if isinstance(value, Addr):
-            return self._apply_addr(value, gone)
-        (self.rules.discard if gone else self.rules.add)(value)
-        return ()
+        return self._apply_addr(value, gone)
 
     def _apply_route(self, event: Event, route: Route) -> Iterable[Place]:
         rib = self.ribs[route.version]
@@ -109,9 +107,26 @@ class State:
             self.neighs.pop(key, None)
         else:
             self.neighs[key] = neigh
-        mac = None if gone else usable_mac(neigh)
-        if mac == usable_mac(old):
+        mac = None if gone else self.mac_of(neigh)
+        if mac == self.mac_of(old):
             return ()
+        return self._host(neigh, mac)
+
+    def mac_of(self, neigh: Neigh | None) -> int | None:
+        """`usable_mac`, if the entry can still be trusted."""
+        is_old = neigh is not None and neigh.state == "stale" and neigh.key in self.unkept
+        return None if is_old else usable_mac(neigh)
+
+    def leave(self, unkept: frozenset[NeighKey]) -> list[Place | NeighKey]:
+        """Other neighbours are not kept alive any more, or are again."""
+        changed = [self.neighs[k] for k in unkept ^ self.unkept if k in self.neighs]
+        before = [self.mac_of(n) for n in changed]
+        self.unkept = unkept
+        turned = [n for n, mac in zip(changed, before, strict=True) if self.mac_of(n) != mac]
+        return [what for n in turned for what in self._host(n, self.mac_of(n))]
+
+    def _host(self, neigh: Neigh, mac: int | None) -> Iterable[Place | NeighKey]:
+        """A neighbour can be sent to at this MAC address now, or (None) no more."""
         place = host_place(neigh.version, neigh.value)
         there = self.hosts.setdefault(place, set())
         (there.discard if mac is None else there.add)(neigh.index)
@@ -120,13 +135,15 @@ class State:
         else:
             del self.hosts[place]
             self.host_order[neigh.version].discard(place[1])
-        return (place, key)
+        return (place, neigh.key)
 
     def replace_routes(self, version: int, routes: Iterable[Route]) -> Iterable[Place] | None:
         """All routes of one IP version, as a dump has them."""
-        changed = self.ribs[version].replace_all(routes)
-        if any(key & 0xFF < BITS[version] and self.ribs[version].is_local(key) for key in changed):
-            return None
+        rib = self.ribs[version]
+        before = rib.local_networks()
+        changed = rib.replace_all(routes)
+        if rib.local_networks() != before or any(key & 0xFF < BITS[version] and rib.is_local(key) for key in changed):
+            return None  # what is inside of one is shadowed, or no longer
         return [(version, key) for key in changed]
 
     def missing(self, kind: type[Value], fresh: set[Value]) -> list[Value]:
@@ -136,7 +153,6 @@ class State:
             Addr: self.addrs,
             Nexthop: self.nexthops.values(),
             Neigh: self.neighs.values(),
-            Rule: self.rules,
         }
         identities = {_identity(v) for v in fresh}
         return [v for v in there[kind] if _identity(v) not in identities]

@@ -34,6 +34,16 @@ def status(
     for router in routers:
         for warning in router["warnings"]:
             output.line(f"{router['name']}: {warning}", "yellow")
+        for reason in router["not_bypassed"]:
+            output.line(f"{router['name']}: not bypassed: {_not_bypassed(reason)}", "yellow")
+
+
+def _not_bypassed(reason: Json) -> str:
+    """What an agent has told; which members it gives is its own affair (docs/rest.md, sessions)."""
+    version = f"IPv{reason['ip']}" if reason.get("ip") else ""
+    limits = ", ".join(filter(None, (str(reason.get("direction") or ""), version)))
+    where = str(reason.get("scope", "router")) + (f" ({limits})" if limits else "")
+    return f"{where}: {reason.get('reason', '')} [{reason.get('name', '')}]"
 
 
 def _bridges(output: Output, bridges: Sequence[Json]) -> None:

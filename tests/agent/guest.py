@@ -19,6 +19,13 @@ from tests.waiting import PATIENCE_S, waited_for
 from .fake import FakeFsctl, a_router, serving
 from .netns import Namespace, inside, namespaces, veth
 
+_WITHOUT_ROUNDS = """
+import sys
+from fsctl.agent import runner
+runner.LOOK_EVERY_SECONDS = runner.TEND_EVERY_SECONDS = 3600.0
+from fsctl.agent.__main__ import main
+sys.exit(main())
+"""
 ROOT = Path(__file__).resolve().parents[2]
 """Whose code the agent runs: this checkout's, wherever the package is installed from."""
 
@@ -39,12 +46,17 @@ class Guest:
         only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
         return ["ip", "netns", "exec", self.ns.name, *only, sys.executable, "-m", "fsctl.agent", *words]
 
-    def start(self, *flags: str, run_dir: Path | None = None) -> subprocess.Popen[str]:
+    def start(self, *flags: str, run_dir: Path | None = None, rounds: bool = True) -> subprocess.Popen[str]:
+        """Without `rounds`, nothing is looked at because time has passed: what happens must have been told."""
         where = ["--url", self.url, "--router", "vr1", "--run-dir", str(run_dir or self.run_dir), "--lease", "2"]
         token = self.run_dir / "token"
         token.write_text("secret\n")
+        command = self.command("run", *where, "--token-file", str(token), *flags)
+        if not rounds:
+            at = command.index("-m")
+            command[at : at + 2] = ["-c", _WITHOUT_ROUNDS]
         process = subprocess.Popen(
-            self.command("run", *where, "--token-file", str(token), *flags),
+            command,
             stderr=subprocess.PIPE,
             text=True,
             env={"PATH": "/usr/sbin:/usr/bin", "PYTHONPATH": str(ROOT)},

@@ -303,6 +303,15 @@ def test_other_tables_are_not_folded() -> None:
     assert table(GATEWAY, Event(route("10.9.0.0/16", leg(ETH1, "10.0.1.9"), table=100))).keys() == {"10.0.1.9/32"}
 
 
+def test_hazard_23_a_dump_without_a_local_network_frees_what_was_inside_it() -> None:
+    inside, around = Event(route("10.9.1.0/24", leg(ETH1, "10.0.1.9"))), Event(local("10.9.0.0/16"))
+    fold = folded([*base(), GATEWAY, inside, around])
+    assert "10.9.1.0/24" not in texts(fold.delegations())
+    fold.resync(Route, [e.value for e in [*base(), inside] if isinstance(e.value, Route) and e.value.version == IPV4])
+    fold.settle()
+    assert "10.9.1.0/24" in texts(fold.delegations())
+
+
 def test_what_neighbours_are_in_use() -> None:
     fold = folded([*base(), GATEWAY, Event(neigh(ETH1, "10.0.1.7")), FAR, Event(route("10.8.0.0/16", leg(ETH1, "10.0.1.77")))])
     assert {k.value & 0xFF for k in fold.gateways()} == {9, 77}

@@ -17,7 +17,7 @@ import pytest
 from fsctl.cli import main
 from fsctl.errors import InvalidError
 from fsctl.model import Match, Prefix
-from fsctl.status import Failure, Orphan, WriteResult
+from fsctl.status import Failure, Orphan, SessionRequest, WriteResult
 from tests.rest.conftest import flow
 from tests.rest.fake import FakeBackend
 from tests.rest.server import serving
@@ -103,6 +103,16 @@ def test_status(backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("FSCTL_TOKEN", "vr1-token")
     as_router = run_json(capsys, "status")
     assert (as_router["bridges"], [r["name"] for r in as_router["routers"]]) == (None, ["vr1"])
+
+
+def test_fault_F8_every_reason_of_an_agent_is_in_status(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ({"name": "twins", "scope": "eth0", "ip": 0, "direction": "both", "reason": "has the MAC address of eth1"},
+            {"name": "tc", "scope": "eth1", "ip": 6, "direction": "out", "reason": "qdisc tbf"}, {"name": "x"})  # fmt: skip
+    backend.sessions.open(SessionRequest("vr1", "a", 10.0, 0.0, told))
+    out = run(capsys, "status")[1].splitlines()
+    assert "vr1: not bypassed: eth0 (both): has the MAC address of eth1 [twins]" in out
+    assert "vr1: not bypassed: eth1 (out, IPv6): qdisc tbf [tc]" in out
+    assert "vr1: not bypassed: router:  [x]" in out
 
 
 def test_rules_and_walk(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,6 +190,19 @@ def test_fault_D23_two_ports_with_a_routers_mac_are_both_named() -> None:
     assert "ports evil, r0 all have its MAC address" in interface.why_down
 
 
+def test_fault_F8_two_interfaces_of_one_router_with_one_mac_on_one_bridge_are_both_named() -> None:
+    """OVSDB says so (attached-mac); a configuration that says so is refused."""
+    interfaces = {name: InterfaceConfig(name, "x", port, None, 1500, ()) for name, port in (("eth0", "r0"), ("eth1", "evil"))}
+    found = Inventory(Config("test", "0" * 64, ("x",), {"r": RouterConfig("r", interfaces)}, store=":memory:"))
+    found.take_ports("x", {name: Port(name, n, True) for n, name in enumerate(("r0", "evil"), 1)})
+    ports = {("x", name): PortInfo(name, "x", MAC["r0"]) for name in ("r0", "evil")}
+    found.take_ovsdb(OvsdbView(ports, bridges={"x": BridgeInfo("x")}, is_known=True))
+    shown = found.network({"r": Fib()}).routers["r"].interfaces
+    assert not any(i.up for i in shown.values())
+    assert shown["eth0"].why_down == "eth1 of this router has the same MAC address on this bridge"
+    assert shown["eth1"].why_down == "eth0 of this router has the same MAC address on this bridge"
+
+
 def test_fault_D23_a_configured_port_is_not_taken_over() -> None:
     network = inventory("r0").network({"r": Fib()})
     interface = network.routers["r"].interfaces["eth0"]
