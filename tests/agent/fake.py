@@ -157,7 +157,8 @@ class FakeFsctl:
 
     def _flows(self, method: str, body: Any, query: Mapping[str, str]) -> dict[str, Any]:
         if method == "GET":
-            return {"flows": [flow_status_json(FlowStatus(d, "installed", hops=1, packets=7, bytes=700)) for d in self.fib]}
+            found = [flow_status_json(FlowStatus(d, "installed", hops=1, packets=7, bytes=700)) for d in self.fib]
+            return {"flows": found, "next": None}
         write = {
             "PUT": lambda: read_replacement(self.router, body),
             "PATCH": lambda: read_patch(self.router, body),
