@@ -43,6 +43,8 @@ from fsctl.watchdog import Watchdog, notify  # noqa: E402
 _LOG = logging.getLogger(__name__)
 LOOP_HANGS_S = 300.0
 """A loop that has finished nothing for so long hangs. (A million delegations at once take a minute.)"""
+END_S = 5.0
+"""How long an orderly end may take."""
 PORTS_RETRY_S = 1.0
 PORTS_AUDIT_S = 60.0
 """How often ports are asked for although no change was reported."""
@@ -123,6 +125,7 @@ class FsctlApp(app_manager.RyuApp):
             self._begin(lambda: self.rest.serve_administrator(wsgi))
         self._begin(self._beat)
         self._watchdog.start()
+        signal.signal(signal.SIGTERM, lambda *_: hub.spawn(self._terminate))
         if self.rest.tls is not None:
             signal.signal(signal.SIGHUP, lambda *_: hub.spawn(self._reload))
         where = self.openflow.config
@@ -157,6 +160,19 @@ class FsctlApp(app_manager.RyuApp):
     def _reload(self) -> None:
         if self.rest.tls is not None:
             self.rest.tls.reload()
+
+    def _terminate(self) -> None:
+        """SIGTERM: end in order, but end."""
+        _LOG.info("asked to end (SIGTERM); the bridges keep their rules")
+        code = 1
+        try:
+            with eventlet.Timeout(END_S):
+                self.stop()
+            code = 0
+        except (Exception, eventlet.Timeout):  # noqa: BLE001 - whatever does not end is left as it is
+            _LOG.exception("fsctl has not ended in order")
+        logging.shutdown()
+        os._exit(code)
 
     def stop(self) -> None:
         self._stopping = True
