@@ -126,8 +126,7 @@ class FsctlApp(app_manager.RyuApp):
         self._begin(self._beat)
         self._watchdog.start()
         signal.signal(signal.SIGTERM, lambda *_: hub.spawn(self._terminate))
-        if self.rest.tls is not None:
-            signal.signal(signal.SIGHUP, lambda *_: hub.spawn(self._reload))
+        signal.signal(signal.SIGHUP, lambda *_: hub.spawn(self._reload))
         where = self.openflow.config
         _LOG.info("OpenFlow on %s:%s:%d", where.kind, where.host, where.port)
         _LOG.info("REST on %s:%d", self.config.rest.host, self.config.rest.port)
@@ -158,8 +157,10 @@ class FsctlApp(app_manager.RyuApp):
             hub.sleep(1.0)
 
     def _reload(self) -> None:
+        """SIGHUP: read the certificate again. Nothing else is read again, and nothing ends."""
         if self.rest.tls is not None:
             self.rest.tls.reload()
+        _LOG.warning("SIGHUP: %s is read at the start only: restart fsctl (no packet is lost)", self.config.file)
 
     def _terminate(self) -> None:
         """SIGTERM: end in order, but end."""

@@ -10,7 +10,7 @@ import json
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 from urllib.parse import quote, urlsplit
 
 import urllib3
@@ -54,6 +54,7 @@ class WriteAnswer(TypedDict):
     failed: list[WriteFailure]
     waiting_for: list[str]
     stored: bool
+    warnings: NotRequired[list[str]]
 
 
 class _UnixConnection(urllib3.connection.HTTPConnection):

@@ -1,8 +1,14 @@
-"""Hosts that nothing makes speak: their bridge may forget where they are. Pure."""
+"""Hosts and next hops that a router's delegations may get wrong: what is allowed, and hardly meant. Pure."""
 
 from __future__ import annotations
 
-from fsctl.model import Network, format_mac
+from collections.abc import Iterable
+
+from fsctl.fib import Change, Key, prefix_of
+from fsctl.model import BITS, Forward, Network, Router, format_mac
+
+MAX_NAMED = 5
+"""Delegations that a warning names."""
 
 
 def unheard_next_hops(network: Network, router: str) -> list[str]:
@@ -19,3 +25,34 @@ def unheard_next_hops(network: Network, router: str) -> list[str]:
         if (bridge, hop.eth_dst) not in network.by_mac and hop.eth_dst not in network.bridges[bridge].pinned:
             found.add(hop.eth_dst)
     return [format_mac(mac) for mac in sorted(found)]
+
+
+def on_their_own_link(router: Router, changes: Iterable[Change]) -> list[str]:
+    """A warning about forwards that send a part of the egress interface's own subnet, more than one host, to one MAC address.
+
+    Each host of a connected subnet has a MAC address of its own. (A route over a gateway may lie within it, so it is allowed.)
+    """
+    subnets: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+    for interface in router.interfaces.values():
+        for a in interface.addresses:
+            rest = (1 << (BITS[a.version] - a.length)) - 1
+            subnets.setdefault((interface.name, a.version), []).append((a.value & ~rest, a.value | rest, a.length))
+    found: list[str] = []
+    for (_, version, _), key, verdict in changes:
+        if not isinstance(verdict, Forward) or not isinstance(key, Key) or key & 0xFF == BITS[version]:
+            continue
+        for first, last, length in subnets.get((verdict.out, version), ()):
+            if first <= key >> 8 <= last and key & 0xFF >= length:
+                found.append(f"{prefix_of(version, key)} out of {verdict.out}")
+    if not found:
+        return []
+    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    return [
+        f"in the subnet of its own egress interface, and sent to one MAC address: {', '.join(found[:MAX_NAMED])}{more}; the "
+        "other hosts there would be cut off: delegate hosts (/32, /128)"
+    ]
+
+
+def without_addresses(network: Network, router: str) -> bool:
+    """Whether a router delegates although fsctl knows none of its addresses: packets to these would pass it by."""
+    return len(network.fibs[router]) > 0 and not network.own_addresses[router]

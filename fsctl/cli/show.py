@@ -156,5 +156,7 @@ def written(output: Output, answer: WriteAnswer) -> None:
         output.line(f"refused by {failure['bridge']}: {match_text(failure['match'])}: {failure['error']}", "red")
     if answer["waiting_for"]:
         output.note(f"not confirmed yet by: {', '.join(answer['waiting_for'])}; the rules follow when they answer")
+    for warning in answer.get("warnings", []):
+        output.note(f"warning: {warning}")
     if not answer["stored"]:
         output.note("in force, but not stored yet: the store does not work; fsctl tries again every second")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import ClassVar, TypedDict
+from typing import ClassVar, TypedDict, cast
 
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
 from fsctl.fib import place_of
-from fsctl.hosts import unheard_next_hops
+from fsctl.hosts import on_their_own_link, unheard_next_hops, without_addresses
 from fsctl.model import Network, Router
 from fsctl.northbound import problems
 from fsctl.northbound.discretion import Discretion
@@ -35,6 +35,10 @@ from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Tic
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
+NO_ADDRESSES = (
+    "fsctl knows no address of this router: packets to the router itself are bypassed where a delegation covers them "
+    "(addresses: in the configuration, or PATCH .../interfaces/{i})"
+)
 SMALL_BODY = 1 << 18
 FLOW_BYTES = 1024
 """Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
@@ -91,7 +95,10 @@ class Resource:
         """A router as /v1/routers shows it."""
         session, overrides = self.backend.sessions.get(router), self.backend.overrides(router)
         unheard = unheard_next_hops(network, router) if session is None else ()
-        return router_json(network.routers[router], network.fibs.get(router), session, overrides, unheard)
+        shown = router_json(network.routers[router], network.fibs.get(router), session, overrides, unheard)
+        if without_addresses(network, router):
+            shown["warnings"] = [*cast("list[Json]", shown["warnings"]), NO_ADDRESSES]
+        return shown
 
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
         """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
@@ -103,7 +110,8 @@ class Resource:
         req.context.summary = _summary(result)
         if not self.is_for_administrator(req):
             result = Discretion(self.backend.network, req.context.principal.router).result(result)
-        _send(resp, write_result_json(result))
+        warnings: list[str] = getattr(req.context, "warnings", [])
+        _send(resp, write_result_json(result) | ({"warnings": list(warnings)} if warnings else {}))
 
 
 class Routers(Resource):
@@ -141,7 +149,10 @@ class Flows(Resource):
         most, pause = min(SMALL_BODY + FLOW_BYTES * here.max_flows, self.service.max_body), self.service.pause
         with self.service.bodies.reading(self.caller(req), body_size(req, most)):
             body = read_json(req, most, dict.fromkeys(("flows", "add", "remove"), here.max_flows), pause)
-            return replace(read(here, body, pause), **self.author(req))
+            write = replace(read(here, body, pause), **self.author(req))
+        if write.session is None:  # an agent knows its links
+            req.context.warnings = on_their_own_link(here, write.changes)
+        return write
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, router: str) -> None:
         given = parameters(req, {"state": (INSTALLED, SLOW_PATH, REFUSED), "limit": (), "after": ()})
