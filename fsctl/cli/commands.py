@@ -9,6 +9,7 @@ import importlib.util
 import runpy
 import secrets
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def _serve(args: argparse.Namespace, environment: Mapping[str, str], _output: Ou
         raise UnavailableError(f"the controller is not installed here ({e}): pip install 'fsctl[controller]'") from e
     result: int | None = app.serve(str(path), args.passed_on)
     return result or 0
+
+
+def _leave(args: argparse.Namespace, environment: Mapping[str, str], output: Output) -> int:
+    with warnings.catch_warnings(action="ignore"):  # Open vSwitch's library looks for eventlet, which warns whoever does
+        from fsctl.cli.leave import leave  # noqa: PLC0415 - the controller's packages are not everywhere
+
+    return leave(config.load(Path(args.config) if args.config else config.path_from(environment)), output)
 
 
 def _token(_args: argparse.Namespace, _environment: Mapping[str, str], output: Output) -> int:
@@ -236,6 +244,7 @@ def _written(output: Output, answer: WriteAnswer) -> int:
 
 _COMMANDS: dict[str, _Command] = {
     "serve": _serve,
+    "leave": _leave,
     "token": _token,
     "demo": _demo,
     "status": _status,

@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     orphans = _command(commands, "orphans", "orphans", "delegations of routers and interfaces that are no longer configured")
     orphans.epilog = _ORPHANS_EXAMPLE
     _walk(commands)
+    leave = _command(commands, "leave", "leave", "give the bridges back as plain switches, once fsctl is stopped")
+    leave.add_argument("--config", metavar="FILE", help="the configuration (else FSCTL_CONFIG names it)")
     token = _command(commands, "token", "token", "make a token, and the SHA-256 for the configuration")
     token.epilog = "The token is shown once; the configuration holds its SHA-256 only."
     demo = _command(commands, "demo", "demo", "a chain of virtual routers in Mininet, measured before and after (root)")

@@ -113,6 +113,11 @@ class OvsdbLinks:
         """Bridges that carry fsctl's Controller row, are not managed any more, and wait for `allow_release`."""
         return self._plan.to_release
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether changes are still to be made, or their outcome is not known."""
+        return bool(self._sent or self._plan.changes)
+
     def view(self) -> OvsdbView:
         """Ports and links as last seen, also while ovsdb-server is away. fsctl's own patch ports are in `links` only."""
         return self._view
