@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -94,6 +94,7 @@ class FsctlApp(app_manager.RyuApp):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        _format_log()
         try:
             self.config = configuration.load(configuration.path_from(os.environ))
             self.openflow = OpenFlowListener(_where_switches_connect(self.config), speak_openflow)
@@ -255,19 +256,21 @@ class PortWatcher:
             self._controller.switch_gone(self._switch)
 
 
+def _format_log() -> None:
+    """Each line with its time and level, unless --log-config-file says how."""
+    for handler in logging.getLogger().handlers:
+        if handler.formatter is None:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+
 def _where_switches_connect(config: configuration.Config) -> configuration.OpenFlowConfig:
     """As the configuration says, unless ryu-manager's command line does (--ofp-listen-host, --ofp-tcp-listen-port)."""
     options = cfg.CONF
-    host, port = options.ofp_listen_host, options.ofp_tcp_listen_port
-    if not host and not port:
-        return config.openflow
+    where = [options.get_location(name) for name in ("ofp_listen_host", "ofp_tcp_listen_port")]
+    given = [found is not None and found.location.is_user_controlled for found in where]
+    if not any(given):
+        return config.openflow  # Ryu's own default is every address of the host
+    host = options.ofp_listen_host if given[0] else None
+    port = options.ofp_tcp_listen_port if given[1] else None
     here = config.openflow
     return replace(here, kind="ptcp", host=host or configuration.LOOPBACK, port=port or configuration.OPENFLOW_PORT, tls=None)
-
-
-def serve(config_path: str, ryu_arguments: Sequence[str] = ()) -> None:
-    """Run under ryu-manager until interrupted; `ryu_arguments` are its options (`--ofp-*`, ...)."""
-    from ryu.cmd import manager  # noqa: PLC0415 - it patches the standard library for eventlet as it is imported
-
-    os.environ[configuration.ENVIRONMENT_KEY] = config_path
-    manager.main(args=[*ryu_arguments, "fsctl.app"], prog="ryu-manager")

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ALLOWED = {
-    "ryu": ["fsctl.app", "fsctl.southbound*", "fsctl.compat"],
+    "ryu": ["fsctl.app", "fsctl.start", "fsctl.southbound*", "fsctl.compat"],
     "ovs": ["fsctl.ovsdb.connection"],
     "sqlite3": ["fsctl.store*"],
     "mininet": [],

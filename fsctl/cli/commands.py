@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import importlib.util
+import os
 import runpy
 import secrets
 import sys
@@ -57,12 +57,12 @@ def _read(name: str) -> bytes:
 def _serve(args: argparse.Namespace, environment: Mapping[str, str], _output: Output) -> int:
     path = Path(args.config) if args.config else config.path_from(environment)
     config.load(path)  # checked here, an error is not buried in Ryu's log
-    try:
-        app = importlib.import_module("fsctl.app")
-    except ImportError as e:
-        raise UnavailableError(f"the controller is not installed here ({e}): pip install 'fsctl[controller]'") from e
-    result: int | None = app.serve(str(path), args.passed_on)
-    return result or 0
+    missing = [name for name in ("ryu", "eventlet", "falcon", "ovs") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UnavailableError(f"the controller is not installed here (no {missing[0]}): pip install 'fsctl[controller]'")
+    os.environ[config.ENVIRONMENT_KEY] = str(path)
+    # The controller has the interpreter for itself: what the command line has loaded would be in its way.
+    os.execv(sys.executable, [sys.executable, "-m", "fsctl.start", *args.passed_on])  # noqa: S606 - no shell
 
 
 def _leave(args: argparse.Namespace, environment: Mapping[str, str], output: Output) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 import falcon
@@ -86,7 +87,9 @@ class Journal:
             return
         # ascii(): nothing that a request contains may begin a new line.
         line = ascii(f"{req.method} {req.path} by {principal} at {origin}: {resp.status_code} {summary}")[1:-1][:MOST_LOGGED]
-        _LOG.info("%s (%.1f ms)%s", line, took_ms, f"; {count} more of this address were refused before" if count else "")
+        is_heartbeat = req.method == "PUT" and req.path.endswith("/session") and resp.status_code == HTTPStatus.OK
+        level = logging.DEBUG if is_heartbeat else logging.INFO
+        _LOG.log(level, "%s (%.1f ms)%s", line, took_ms, f"; {count} more of this address were refused before" if count else "")
 
 
 def _origin(req: falcon.Request) -> str:

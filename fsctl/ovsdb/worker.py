@@ -27,6 +27,8 @@ STEP_S, BUSY_STEP_S = 0.05, 0.01
 QUIET_S = 2.0
 """After so long without a change, the pause is doubled."""
 TURN_S = 0.002
+TOLD_S, TOLD_AGAIN_S = 1.0, 60.0
+"""How long something is wrong before it is logged, and before it is logged again."""
 MISTAKE_PAUSE_S = 1.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.1, 1.0
 """The pause after a transaction that conflicted with somebody else's change; doubled each time."""
@@ -62,6 +64,7 @@ class OvsdbLinks:
         self._most: int | None = None
         """How many changes one transaction may have while one of them is refused; None: all."""
         self._retry_at, self._retries = 0.0, 0
+        self._tell_at, self._is_told_of = time.monotonic() + TOLD_S, False
 
     # What is wanted
 
@@ -148,12 +151,24 @@ class OvsdbLinks:
         while not stopped():
             try:
                 self.step()
+                self._tell(time.monotonic())
             except Exception:  # noqa: BLE001 - a bug of ours or of the library must not end the loop
                 _LOG.exception("OVSDB: a step failed; reconnecting")
                 self._connection.reopen()
                 self._plan_again_at, self._sent = 0.0, []
                 self._sleep(MISTAKE_PAUSE_S)
             self._rest()
+
+    def _tell(self, now: float) -> None:
+        """Log what is wrong with the database once it has been so for a moment, and once a minute then."""
+        problem = self.problem
+        if problem and now >= self._tell_at:
+            self._tell_at, self._is_told_of = now + TOLD_AGAIN_S, True
+            _LOG.warning("OVSDB at %s: %s", self.remote, problem)
+        elif not problem:
+            if self._is_told_of:
+                _LOG.info("OVSDB at %s works again", self.remote)
+            self._tell_at, self._is_told_of = now + TOLD_S, False
 
     def _rest(self) -> None:
         self._sleep(BUSY_STEP_S if self._sent else STEP_S)

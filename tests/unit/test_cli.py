@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
+import os
 import sys
-import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,7 +85,7 @@ def test_what_is_listed_can_be_put_back(
     assert run_json(capsys, "flows", "put", "vr1", str(file))["unchanged"] == 1
     file.write_text(json.dumps([flow("10.0.4.0/24")]))
     assert run_json(capsys, "flows", "add", "vr1", "--file", str(file))["added"] == 1
-    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b'{"flows": []}')))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"flows": []}')))
     assert run_json(capsys, "flows", "put", "vr1", "-")["removed"] == 2
 
 
@@ -222,19 +224,18 @@ def test_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in out.splitlines()] == ["token", "sha256"]
 
 
-def test_serve_hands_over_to_the_application(
+def test_serve_becomes_the_controller(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[tuple[str, list[str]]] = []
-    app = types.ModuleType("fsctl.app")
-    app.serve = lambda path, ryu_args: calls.append((path, ryu_args))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fsctl.app", app)
+    monkeypatch.setattr(os, "execv", lambda _, arguments: calls.append((os.environ["FSCTL_CONFIG"], arguments[1:])))
     file = tmp_path / "fsctl.yaml"
     file.write_text(GOOD)
-    assert run(capsys, "serve", "--config", str(file), "--", "--ofp-tcp-listen-port", "6654")[0] == 0
-    monkeypatch.setenv("FSCTL_CONFIG", str(file))
-    assert run(capsys, "serve")[0] == 0
-    assert calls == [(str(file), ["--ofp-tcp-listen-port", "6654"]), (str(file), [])]
+    monkeypatch.delenv("FSCTL_CONFIG", raising=False)
+    run(capsys, "serve", "--config", str(file), "--", "--ofp-tcp-listen-port", "6654")
+    run(capsys, "serve")
+    start = ["-m", "fsctl.start"]
+    assert calls == [(str(file), [*start, "--ofp-tcp-listen-port", "6654"]), (str(file), start)]
     file.write_text(GOOD.replace("max_hops: 32", "max_hops: 0"))
     code, _, err = run(capsys, "serve")
     assert (code, len(calls)) == (1, 2)
@@ -242,7 +243,7 @@ def test_serve_hands_over_to_the_application(
     monkeypatch.delenv("FSCTL_CONFIG")
     assert "FSCTL_CONFIG" in run(capsys, "serve")[2]
     file.write_text(GOOD)
-    monkeypatch.setitem(sys.modules, "fsctl.app", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert "pip install 'fsctl[controller]'" in run(capsys, "serve", "--config", str(file))[2]
 
 
