@@ -72,16 +72,27 @@ def _leave(args: argparse.Namespace, environment: Mapping[str, str], output: Out
     return leave(config.load(Path(args.config) if args.config else config.path_from(environment)), output)
 
 
-def _token(_args: argparse.Namespace, _environment: Mapping[str, str], output: Output) -> int:
+def _token(args: argparse.Namespace, _environment: Mapping[str, str], output: Output) -> int:
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     digest = hashlib.sha256(token.encode()).hexdigest()
+    if args.write:
+        _write_secret(Path(args.write), token)
     if output.as_json:
-        output.json({"token": token, "sha256": digest})
+        output.json({"sha256": digest} | ({"file": args.write} if args.write else {"token": token}))
         return 0
-    output.line(f"token:   {token}")
+    output.line(f"file:    {args.write}" if args.write else f"token:   {token}")
     output.line(f"sha256:  {digest}")
     output.note("the token goes to its owner (FSCTL_TOKEN_FILE), the sha256 into the configuration (token_sha256)")
     return 0
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Into a file that is not there yet, readable by its owner alone; raises InvalidError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text + "\n")
+    except OSError as e:
+        raise InvalidError(f"the token cannot be written: {e.strerror}", field="--write", value=str(path)) from e
 
 
 def _demo(args: argparse.Namespace, _environment: Mapping[str, str], _output: Output) -> int:

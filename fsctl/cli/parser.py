@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     leave = _command(commands, "leave", "leave", "give the bridges back as plain switches, once fsctl is stopped")
     leave.add_argument("--config", metavar="FILE", help="the configuration (else FSCTL_CONFIG names it)")
     token = _command(commands, "token", "token", "make a token, and the SHA-256 for the configuration")
-    token.epilog = "The token is shown once; the configuration holds its SHA-256 only."
+    token.add_argument("--write", metavar="FILE", help="write the token into this new file (mode 0600) and show its SHA-256 only")
+    token.epilog = "The token is shown once, or not at all with --write; the configuration holds its SHA-256 only."
     demo = _command(commands, "demo", "demo", "a chain of virtual routers in Mininet, measured before and after (root)")
     demo.usage, demo.epilog = "fsctl demo [OPTION ...] [-- DEMO_OPTION ...]", "What stands after -- goes to the demo."
     return top

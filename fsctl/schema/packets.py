@@ -81,12 +81,12 @@ def _transport(members: Json) -> tuple[int, int, int]:
 
 
 def _port(value: Json, bridge: BridgeStatus) -> int:
-    if isinstance(value, str):
-        if value not in bridge.ofports:
-            known = ", ".join(bridge.ofports) or "none is known now"
-            raise InvalidError(f"expected a port of {bridge.name} ({known})", field="in_port", value=value)
-        return bridge.ofports[value]
-    return integer(value, "in_port", 1, MAX_PORT)
+    """A port that the bridge has; while none is known, any number."""
+    number = bridge.ofports.get(value) if isinstance(value, str) else integer(value, "in_port", 1, MAX_PORT)
+    if number is None or (bridge.ofports and number not in bridge.ofports.values()):
+        known = ", ".join(f"{name}: {ofport}" for name, ofport in bridge.ofports.items()) or "none is known now"
+        raise InvalidError(f"expected a port of {bridge.name} ({known})", field="in_port", value=value)
+    return number
 
 
 def _any_mac(value: Json, path: str) -> int:

@@ -224,6 +224,17 @@ def test_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in out.splitlines()] == ["token", "sha256"]
 
 
+def test_fault_E5_a_token_is_written_where_nobody_pastes_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    made = run_json(capsys, "token", "--write", str(file))
+    assert made.keys() == {"sha256", "file"}
+    assert hashlib.sha256(file.read_text().strip().encode()).hexdigest() == made["sha256"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    code, _, err = run(capsys, "token", "--write", str(file))
+    assert (code, file.read_text().count("\n")) == (1, 1)
+    assert "--write: the token cannot be written: File exists" in err
+
+
 def test_serve_becomes_the_controller(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
