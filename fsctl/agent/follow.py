@@ -18,6 +18,7 @@ RESYNC_PAUSE_SECONDS = 1.0
 class Source(Protocol):
     """`netlink.Kernel`, or a fake."""
 
+    def renew(self) -> None: ...
     def read(self, datagrams: int = 512) -> News: ...
     def dump(self, kind: type[Value], request: int, version: int) -> list[Value]: ...
 
@@ -51,12 +52,11 @@ class Follower:
         return self._last + (RESYNC_PAUSE_SECONDS if self._wanted else RESYNC_EVERY_SECONDS)
 
     def resync(self, now: float) -> None:
-        """Take everything in anew (mark and sweep). Raises KernelError, OSError."""
-        self._wanted = False
-        self.pump()  # what is still under way is older than the dump
+        """Take everything in anew (mark and sweep). Raises KernelError, OSError; then it is due again after the pause."""
+        self._wanted, self._last = True, now
+        self._kernel.renew()  # what is still under way is older than the dump
         for kind, request, version in DUMPS:
             self._fold.resync(kind, self._kernel.dump(kind, request, version), version or IPV4)
         self._fold.resynced()
         self._wanted = False
-        self._last = now
         self.dumps += 1

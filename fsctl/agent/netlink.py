@@ -169,6 +169,15 @@ class Kernel:
         """What to wait on for news."""
         return [self._route, *self._policy]
 
+    def renew(self) -> None:
+        """Listen anew, for what happens from now on; what has been told before and not been read is dropped.
+
+        Call it before a dump, which is newer than all that. A congested socket loses everything until it has been read
+        empty, and says so once (netlink(7), ENOBUFS): it would go on losing what happens after the dump.
+        """
+        old, self._route = self._route, NetlinkSocket(NETLINK_ROUTE, ROUTE_GROUPS)
+        old.close()
+
     def read(self, datagrams: int = 512) -> News:
         """What has happened; a bounded part of it, so that a flood cannot keep the agent from its other work."""
         news = News(lost=self.requests.torn)

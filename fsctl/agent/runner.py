@@ -59,8 +59,9 @@ class Agent:
         self._problem_told = ""
         self._gap = ""
         self._selector = selectors.DefaultSelector()
-        for fd in (*(s.fileno() for s in kernel.sockets()), lanes.fileno(), self.status.fileno()):
-            self._selector.register(fd, selectors.EVENT_READ)
+        self._blind = ""
+        """Why the kernel's tables could not be read the last time."""
+        self._watch()
 
     def run(self) -> None:
         """Until `stop`, and then until fsctl has been told, or no longer than STOP_SECONDS."""
@@ -92,9 +93,7 @@ class Agent:
         if self.follower.pump():
             self._look_at = now
         if now >= self.follower.due():
-            self.follower.resync(now)
-            self._look_at = now
-            self.sync.refresh_router()
+            self._resync(now)
         for outcome in self.lanes.outcomes():
             self._take(outcome, now)
         if (gap := unrouted_sources(self.fold.state)) != self._gap:
@@ -108,6 +107,27 @@ class Agent:
             log.debug("%s %s (%d flows)", call.method, call.path, call.changes)
             self.lanes.start(call)
         self.status.serve(self.snapshot)
+
+    def _resync(self, now: float) -> None:
+        """Dump everything. While the kernel does not answer, nothing is bypassed: what is known may be wrong."""
+        try:
+            self.follower.resync(now)
+            self._blind = ""
+        except (FsctlError, OSError) as e:
+            self._blind = f"the kernel's tables cannot be read: {e}"
+            log.warning("%s; trying again", self._blind)
+        self._watch()
+        self._look_at = now
+        self.sync.refresh_router()
+
+    def _watch(self) -> None:
+        """Wait for news from the sockets that there are now."""
+        wanted = {*(s.fileno() for s in self.kernel.sockets()), self.lanes.fileno(), self.status.fileno()}
+        there = {int(key.fd) for key in self._selector.get_map().values()}
+        for fd in there - wanted:
+            self._selector.unregister(fd)
+        for fd in wanted - there:
+            self._selector.register(fd, selectors.EVENT_READ)
 
     def _settle(self, now: float) -> bool:
         changes = self.fold.settle()
@@ -153,6 +173,8 @@ class Agent:
         state = self.fold.state
         names = usable_interfaces(state, self.known)
         try:
+            if self._blind:
+                raise FsctlError(self._blind)
             facts = self.inspector.look({i: state.links[i] for i in names})
             judgement = judge(facts, state, names, self.config.allow, self._also())
         except (FsctlError, OSError) as e:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from fsctl.agent.netlink import Kernel
+
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -75,6 +77,19 @@ def namespaces(*names: str) -> Iterator[list[Namespace]]:
         for ns in made:
             with suppress(subprocess.CalledProcessError):
                 subprocess.run(["ip", "netns", "del", ns.name], check=True)
+
+
+class KernelOf(Kernel):
+    """The kernel of a namespace, asked from outside."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        with inside(name):
+            super().__init__()
+
+    def renew(self) -> None:
+        with inside(self._name):
+            super().renew()
 
 
 def veth(router: Namespace, interface: str, other: Namespace, peer: str) -> None:

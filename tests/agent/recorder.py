@@ -16,7 +16,7 @@ from pathlib import Path
 from fsctl.agent.codec import Message, event
 from fsctl.agent.netlink import DUMPS, Kernel
 
-from .netns import Namespace, inside, namespaces, veth
+from .netns import KernelOf, Namespace, namespaces, veth
 
 FOLDER = Path(__file__).parent / "recordings"
 QUIET_S = 1.0
@@ -99,8 +99,7 @@ def scene(text: str) -> dict[str, object]:
             ns.ip(f"link set {interface} address {mac}")
         _run(ns, SETTING)
         time.sleep(QUIET_S)
-        with inside(ns.name):
-            kernel = Kernel()
+        kernel = KernelOf(ns.name)
         try:
             return record(kernel, lambda: _run(ns, text), KNOWN)
         finally:

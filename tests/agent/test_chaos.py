@@ -22,7 +22,7 @@ from fsctl.agent.netlink import Kernel
 from fsctl.model import format_mac, parse_mac
 
 from .kernel import host
-from .netns import Namespace, inside, namespaces, needs_root, veth
+from .netns import KernelOf, Namespace, namespaces, needs_root, veth
 from .oracle import lookup
 
 SECONDS = float(os.environ.get("FSCTL_CHAOS_SECONDS", "20"))
@@ -180,8 +180,7 @@ def settle(kernel: Kernel, follower: Follower, fold: Fold) -> None:
 def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
     rng = random.Random(SEED)
     chaos, history = Chaos(rng), list[str]()
-    with inside(router.name):
-        kernel = Kernel()
+    kernel = KernelOf(router.name)
     fold = Fold({parse_mac(router.mac(i)): name for i, name in KNOWN.items()})
     follower = Follower(kernel, fold)
     follower.resync(0.0)

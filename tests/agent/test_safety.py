@@ -22,7 +22,7 @@ from fsctl.model import IPV4, IPV6, parse_mac
 
 from . import programs
 from .kernel import ETH0, ETH1, NAMES, base, folded, leg, link, route
-from .netns import Namespace, inside, namespaces, needs_root, veth
+from .netns import KernelOf, Namespace, inside, namespaces, needs_root, veth
 
 KNOWN = {"r0": "eth0", "r1": "eth1"}
 
@@ -67,8 +67,8 @@ def guest() -> Iterator[Guest]:
         ns.sysctl("ipv4/conf/all/send_redirects", "0")
         ns.sysctl("ipv4/ip_forward", "1")
         ns.sysctl("ipv6/conf/all/forwarding", "1")
+        kernel = KernelOf(ns.name)
         with inside(ns.name):
-            kernel = Kernel()
             inspector = Inspector(kernel.requests)
         fold = Fold({parse_mac(ns.mac(i)): name for i, name in KNOWN.items()})
         try:
