@@ -8,7 +8,7 @@ fragment to a route's own MTU) or cannot (no next hop), it is a `Hole`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from fsctl.agent.events import UNICAST, Leg, NeighKey, Route
@@ -53,6 +53,11 @@ class Policy:
     no_ingress: frozenset[tuple[int, int]] = frozenset()
     no_egress: frozenset[tuple[int, int]] = frozenset()
     no_hairpin: frozenset[tuple[int, int]] = frozenset()
+
+    def forbids_more(self, before: Policy) -> bool:
+        """Whether something is forbidden that was not."""
+        mine, theirs = astuple(self), astuple(before)
+        return any(new - old for new, old in zip(mine, theirs, strict=True))
 
 
 def usable_interfaces(state: State, interfaces: Mapping[int, str]) -> dict[int, str]:

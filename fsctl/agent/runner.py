@@ -29,6 +29,8 @@ log = logging.getLogger("fsctl.agent")
 LOOK_EVERY_SECONDS = 5.0
 """Some of what must not be bypassed changes without a message (send_redirects, the older iptables)."""
 TEND_EVERY_SECONDS = 5.0
+SMALL = 500
+"""Delegations that are worked out and withdrawn one by one as quickly as all at once."""
 STOP_SECONDS = 8.0
 LONGEST_SLEEP_SECONDS = 5.0
 
@@ -103,10 +105,13 @@ class Agent:
         if self._settle(now) | self.fold.has_new_gateways() or now >= self._tend_at:
             self._tend(now)
             self._settle(now)
+        self._start_calls(now)
+        self.status.serve(self.snapshot)
+
+    def _start_calls(self, now: float) -> None:
         for call in self.sync.calls(now):
             log.debug("%s %s (%d flows)", call.method, call.path, call.changes)
             self.lanes.start(call)
-        self.status.serve(self.snapshot)
 
     def _resync(self, now: float) -> None:
         """Dump everything. While the kernel does not answer, nothing is bypassed: what is known may be wrong."""
@@ -186,7 +191,11 @@ class Agent:
                 log.warning("not bypassed: %s", refusal)
             for refusal in set(self.judgement.refused) - set(judgement.refused):
                 log.info("no longer refused: %s", refusal)
+            is_stricter = judgement.policy.forbids_more(self.judgement.policy)
             self.judgement = judgement
+            if is_stricter and (len(self.fold) > SMALL or self.sync.is_writing):
+                self.sync.withdraw_now()
+                self._start_calls(now)  # before anything is worked out: that takes as long as the table is
             self.sync.reasons([r.json() for r in judgement.refused])
         self.fold.configure(policy=judgement.policy)
         self.sync.interfaces({name: self._describe(index) for index, name in names.items()})

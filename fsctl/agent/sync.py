@@ -22,7 +22,8 @@ from fsctl.model import Verdict
 
 MOST_REASONS = 200
 """fsctl takes no more."""
-SESSION, WRITE = "session", "write"
+SESSION, WRITE, SAFETY = LANES = ("session", "write", "safety")
+"""Each has a connection of its own."""
 QUIET_SECONDS, MAX_WAIT_SECONDS = 0.004, 0.25
 """A burst is over when nothing came for so long; it is sent after so long in any case."""
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 15.0
@@ -115,12 +116,15 @@ class Sync:
         self._interfaces: dict[str, dict[str, object]] = {}
         self._announced: dict[str, dict[str, object]] = {}
         self._is_open = self._is_full = self._withdraw = False
+        self._urgent = False
+        self._overtaken: Call | None = None
+        """A write under way that a withdrawal has overtaken: whatever is answered, fsctl does not have it any more."""
         self._want_router = True
         self._dirty: set[tuple[PartKey, Key]] = set()
         self._first_change = self._last_change = 0.0
         self._busy: dict[str, Call] = {}
-        self._not_before = {SESSION: 0.0, WRITE: 0.0}
-        self._backoff = {SESSION: Backoff(draw), WRITE: Backoff(draw)}
+        self._not_before = dict.fromkeys(LANES, 0.0)
+        self._backoff = {lane: Backoff(draw) for lane in LANES}
         self._heartbeat_at = 0.0
         self._was_in_step = False
 
@@ -149,6 +153,18 @@ class Sync:
         """Ask anew which interfaces fsctl knows (hazard 38)."""
         self._want_router = True
 
+    def withdraw_now(self) -> None:
+        """Something must not be bypassed any more: take everything back, past whatever is being written; then send anew.
+
+        One small message, however large the table. fsctl carries withdrawals out first, and ignores older writes that come later.
+        """
+        self._urgent = self._is_open and (self._is_full or WRITE in self._busy)
+
+    @property
+    def is_writing(self) -> bool:
+        """Is a write under way? Nobody knows for how long."""
+        return WRITE in self._busy
+
     def stop(self) -> None:
         """Withdraw everything and end the session: from here to `Mode.ENDED`."""
         self.mode = Mode.WITHDRAWING if self._is_open else Mode.ENDED
@@ -169,8 +185,8 @@ class Sync:
     def calls(self, now: float) -> list[Call]:
         """The calls to start now, at most one per lane."""
         found = []
-        for lane, choose in ((SESSION, self._session_call), (WRITE, self._write_call)):
-            if lane in self._busy or now < self._not_before[lane]:
+        for lane, choose in ((SAFETY, self._safety_call), (SESSION, self._session_call), (WRITE, self._write_call)):
+            if lane in self._busy or now < self._not_before[lane] or (lane == WRITE and SAFETY in self._busy):
                 continue
             call = choose(now)
             if call is not None:
@@ -184,11 +200,11 @@ class Sync:
         if self.mode is not Mode.RUNNING:
             lane = SESSION if self.mode is Mode.CLOSING else WRITE
             return None if lane in self._busy or self.mode is Mode.ENDED else max(now, self._not_before[lane])
-        times = []
+        times = [max(now, self._not_before[SAFETY])] if self._urgent and SAFETY not in self._busy else []
         if SESSION not in self._busy:
             has_business = not self._is_open or self._want_router or self._reasons != self._reasons_sent
             times.append(max(now if has_business else self._heartbeat_at, self._not_before[SESSION]))
-        if WRITE not in self._busy and self._is_open and (self.router is not None or self._withdraw):
+        if not {WRITE, SAFETY} & self._busy.keys() and self._is_open and (self.router is not None or self._withdraw):
             if self._withdraw or not self._is_full or self._unannounced() is not None:
                 times.append(max(now, self._not_before[WRITE]))
             elif self._dirty:
@@ -201,6 +217,14 @@ class Sync:
 
     def _due(self) -> float:
         return min(self._last_change + QUIET_SECONDS, self._first_change + MAX_WAIT_SECONDS)
+
+    def _safety_call(self, _now: float) -> Call | None:
+        if not self._urgent or self.mode is not Mode.RUNNING:
+            return None
+        self._urgent = self._is_full = False
+        self._dirty.clear()
+        self._overtaken = self._busy.get(WRITE)
+        return Call(SAFETY, "withdraw now", "DELETE", f"{self._path}/flows", query=self._query())
 
     def _session_call(self, now: float) -> Call | None:
         if self.mode is Mode.CLOSING:
@@ -260,6 +284,9 @@ class Sync:
         """fsctl has done what `call` asked for."""
         del self._busy[call.lane]
         self._backoff[call.lane].tries = 0
+        if call is self._overtaken:
+            self._overtaken = None
+            return
         if call.what == "heartbeat":
             self._is_open = True
             self._seq = max(self._seq, answer.get("seq", 0))
@@ -287,6 +314,10 @@ class Sync:
     def failed(self, call: Call, error: FsctlError, now: float) -> None:
         """fsctl refused, or nobody knows whether it did what `call` asked for."""
         del self._busy[call.lane]
+        if call is self._overtaken:
+            self._overtaken = None
+            self._announced.pop(call.what.partition(" ")[2], None)
+            return
         self.counters.failures += 1
         self.problem = f"{call.what}: {error}"
         self._not_before[call.lane] = now + self._pause(call, error)
@@ -295,6 +326,8 @@ class Sync:
                 self.mode = Mode.ENDED  # tried again otherwise, for as long as the agent has time; the lease does the rest
         elif call.lane == WRITE:
             self._write_failed(call, error)
+        elif call.lane == SAFETY:
+            self._urgent = not isinstance(error, (ConflictError, *_NOT_OURS))  # else fsctl listens to somebody else
         elif isinstance(error, _NOT_OURS):
             self._is_open = self._is_full = False
             self._want_router = True

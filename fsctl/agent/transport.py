@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
-from fsctl.agent.sync import SESSION, WRITE, Call
+from fsctl.agent.sync import LANES, Call
 from fsctl.client import Client
 from fsctl.errors import FsctlError
 
@@ -70,10 +70,10 @@ class Lanes:
 
 
 def http(url: str, token: str, ca_file: str | None, timeout_s: float) -> dict[str, Send]:
-    """A connection of its own for each lane: a heartbeat must not wait behind a large write."""
+    """A connection of its own for each lane: neither a heartbeat nor a withdrawal must wait behind a large write."""
 
     def sender() -> Send:
         client = Client(url, token, ca_file=ca_file, timeout_s=timeout_s)
         return lambda call: client.call(call.method, call.path, call.body, call.query)
 
-    return {lane: sender() for lane in (SESSION, WRITE)}
+    return {lane: sender() for lane in LANES}

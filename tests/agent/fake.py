@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,8 @@ class FakeFsctl:
     is_admin: bool = False
     """Calls without a session are the administrator's."""
     refuse: Callable[[str, str], FsctlError | None] = lambda _method, _path: None
+    takes_s: Callable[[str, str], float] = lambda _method, _path: 0.0
+    """How long a call of this method and path takes, while others are answered."""
 
     def tick(self) -> None:
         """Leases end by themselves: the FIB is withdrawn, after the grace."""
@@ -205,6 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.headers.get("Authorization") != f"Bearer {self.fake.token}":
                 raise UnauthorizedError("no such token")
+            time.sleep(self.fake.takes_s(self.command, url.path))
             with self.lock:
                 answer, status = (
                     self.fake.handle(self.command, url.path, json.loads(data or b"null"), dict(parse_qsl(url.query))),

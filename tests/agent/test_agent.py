@@ -19,6 +19,7 @@ from .guest import Guest, mac
 from .netns import needs_root
 
 pytestmark = needs_root
+LARGE, SLOW_S = 20_000, 8.0
 
 
 def test_routes_and_neighbours_become_flows_and_go_with_them(guest: Guest) -> None:
@@ -159,3 +160,23 @@ def test_ten_thousand_routes_are_few_calls_and_little_memory(guest: Guest, tmp_p
     batch.write_text(batch.read_text().replace("route add", "route del"))
     guest.ns.ip(f"-batch {batch}")
     eventually(lambda: len(guest.fake.fib) == 2, "not all routes went")
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="no nft")
+@pytest.mark.timeout(120)
+def test_fault_C4_C8_a_firewall_ends_the_bypass_past_a_slow_write_and_a_large_table(guest: Guest) -> None:
+    """The withdrawal waited for the write under way, and for the differences of the whole table."""
+    lines = [f"route add 10.{100 + n // 65025}.{n // 255 % 255}.{n % 255}/32 via 10.0.1.9" for n in range(LARGE)]
+    subprocess.run(["ip", "-n", guest.ns.name, "-batch", "-"], input="\n".join(lines), text=True, check=True)
+    guest.start()
+    eventually(lambda: len(guest.fake.fib) > LARGE, "all is delegated", 60.0)
+    guest.fake.takes_s = lambda method, path: SLOW_S if (method, path[-6:]) in (("PATCH", "/flows"), ("PUT", "/flows")) else 0.0
+    guest.ns.ip("route add 10.9.0.0/16 via 10.0.1.9")
+    time.sleep(0.5)  # it is under way
+    begun = time.monotonic()
+    guest.ns.run("nft add table inet f")
+    guest.ns.run("nft add chain inet f forwarded { type filter hook forward priority 0 ; policy drop ; }")
+    eventually(lambda: not len(guest.fake.fib), "withdrawn", SLOW_S)
+    assert time.monotonic() - begun < SLOW_S / 2
+    time.sleep(SLOW_S)
+    assert not len(guest.fake.fib), "what was written before does not come back"
