@@ -26,7 +26,7 @@ from fsctl.model import IPV6, format_ip
 
 log = logging.getLogger("fsctl.agent")
 
-LOOK_EVERY_SECONDS = 5.0
+LOOK_EVERY_SECONDS = 1.0
 """Some of what must not be bypassed changes without a message (send_redirects, the older iptables)."""
 TEND_EVERY_SECONDS = 5.0
 SMALL = 500

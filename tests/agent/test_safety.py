@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsctl.agent import facts
+from fsctl.agent import facts, runner
 from fsctl.agent.codec import NLM_F_DUMP_INTR, Message
 from fsctl.agent.events import Event, Nexthop
 from fsctl.agent.facts import Inspector
@@ -442,3 +442,8 @@ def test_hazard_23_a_dump_that_changes_tore_is_taken_again(guest: Guest, monkeyp
 def test_a_refusal_tells_where_and_why() -> None:
     text = str(judged((Chain((IPV4,), "nftables filter forward", "forward", rules=3),)).refused[0])
     assert text == "the whole router, IPv4: nftables filter forward (hook forward): 3 rules [firewall]"
+
+
+def test_fault_C9_what_is_told_by_nobody_is_looked_for_every_second() -> None:
+    """The older iptables, XDP and tcx programs, sysctls: found after 4.2 to 5 s."""
+    assert runner.LOOK_EVERY_SECONDS <= 1.0
