@@ -55,6 +55,7 @@ class WriteAnswer(TypedDict):
     waiting_for: list[str]
     stored: bool
     warnings: NotRequired[list[str]]
+    not_bypassed: NotRequired[list[Json]]
 
 
 class _UnixConnection(urllib3.connection.HTTPConnection):

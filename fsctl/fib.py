@@ -70,10 +70,14 @@ Place = tuple[PartKey, Key | FiveTuple]
 
 
 class Page(NamedTuple):
-    """The first `limit` delegations behind a place (None: from the beginning), in the order of `Fib.page`."""
+    """The first `limit` delegations behind a place (None: from the beginning), in the order of `Fib.page`.
+
+    `only`: just the one at this place, if it is there; nobody asks the switch for its counters then.
+    """
 
     limit: int
     after: Place | None = None
+    only: Place | None = None
 
 
 class Change(NamedTuple):
@@ -146,6 +150,11 @@ class Fib:
 
         Each delegation has its place in this order whatever comes and goes: who reads page after page sees it once.
         """
+        if page.only is not None:
+            number = self.number_at(*page.only)
+            if number is not None:
+                yield *page.only, number
+            return
         left = page.limit
         for part_key in sorted(self.parts, key=_order):
             if page.after is not None and _order(part_key) < _order(page.after[0]):

@@ -190,7 +190,7 @@ class Views:
     def flows(self, router: str, page: Page | None = None) -> Iterator[FlowStatus]:
         """The router's delegations, or a page of them; the list is taken at once, the states as it is read."""
         self._known.between_turns()
-        counted = self._counted()
+        counted = self._counted() if page is None or page.only is None else {}
         fib = self._known.now.network.fibs[router]
         verdicts: dict[int, Verdict] = {}
         for n, (part, key, number) in enumerate(list(fib.numbered() if page is None else fib.page(page))):

@@ -156,6 +156,8 @@ def written(output: Output, answer: WriteAnswer) -> None:
         output.line(f"refused by {failure['bridge']}: {match_text(failure['match'])}: {failure['error']}", "red")
     if answer["waiting_for"]:
         output.note(f"not confirmed yet by: {', '.join(answer['waiting_for'])}; the rules follow when they answer")
+    for left in answer.get("not_bypassed", []):
+        output.note(f"not bypassed: {match_text(left['match'])}: {left['reason']}")
     for warning in answer.get("warnings", []):
         output.note(f"warning: {warning}")
     if not answer["stored"]:

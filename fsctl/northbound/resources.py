@@ -10,9 +10,9 @@ from typing import ClassVar, TypedDict, cast
 import falcon
 
 from fsctl.errors import MalformedError, UnavailableError
-from fsctl.fib import place_of
+from fsctl.fib import Page, place_of
 from fsctl.hosts import on_their_own_link, unheard_next_hops, without_addresses
-from fsctl.model import Network, Router
+from fsctl.model import Drop, Forward, Network, Router
 from fsctl.northbound import problems
 from fsctl.northbound.discretion import Discretion
 from fsctl.northbound.requests import JSON_TYPE, body_size, no_body, parameters, read_json
@@ -29,6 +29,7 @@ from fsctl.schema.answers import (
 )
 from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement, read_seq, read_session
 from fsctl.schema.cursor import cursor_of, read_page
+from fsctl.schema.flows import match_json
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
 from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Ticket, Write, WriteResult
@@ -39,6 +40,8 @@ NO_ADDRESSES = (
     "fsctl knows no address of this router: packets to the router itself are bypassed where a delegation covers them "
     "(addresses: in the configuration, or PATCH .../interfaces/{i})"
 )
+MOST_EXPLAINED = 8
+"""Flows of a write of which the answer says that they are not bypassed."""
 SMALL_BODY = 1 << 18
 FLOW_BYTES = 1024
 """Bytes of a body that are read at most: for what is not flows, and for each flow that the router may have."""
@@ -110,8 +113,21 @@ class Resource:
         req.context.summary = _summary(result)
         if not self.is_for_administrator(req):
             result = Discretion(self.backend.network, req.context.principal.router).result(result)
-        warnings: list[str] = getattr(req.context, "warnings", [])
-        _send(resp, write_result_json(result) | ({"warnings": list(warnings)} if warnings else {}))
+        also = {"warnings": getattr(req.context, "warnings", []), "not_bypassed": self.not_bypassed(req)}
+        _send(resp, write_result_json(result) | {name: list(told) for name, told in also.items() if told})
+
+    def not_bypassed(self, req: falcon.Request) -> list[Json]:
+        """Which flows of a small write are left to the router, and why; those that a switch has rejected have `failed`."""
+        write: Write | None = getattr(req.context, "write", None)
+        if write is None or len(write.changes) > MOST_EXPLAINED or parameters(req, _WRITE).get("wait") == "no":
+            return []
+        found: list[FlowStatus] = []
+        for part, key, verdict in write.changes:
+            if isinstance(verdict, Forward | Drop):
+                found += (s for s in self.backend.flows(write.router, Page(1, only=(part, key))) if s.state == SLOW_PATH)
+        if not self.is_for_administrator(req):
+            found = [Discretion(self.backend.network, write.router).flow(status) for status in found]
+        return [{"match": match_json(s.delegation.match), "reason": s.reason} for s in found]
 
 
 class Routers(Resource):
@@ -150,7 +166,8 @@ class Flows(Resource):
         with self.service.bodies.reading(self.caller(req), body_size(req, most)):
             body = read_json(req, most, dict.fromkeys(("flows", "add", "remove"), here.max_flows), pause)
             write = replace(read(here, body, pause), **self.author(req))
-        if write.session is None:  # an agent knows its links
+        if write.session is None:  # an agent knows its links, and asks for what it wants to know
+            req.context.write = write
             req.context.warnings = on_their_own_link(here, write.changes)
         return write
 

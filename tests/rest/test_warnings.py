@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from falcon.testing import TestClient
+
+from fsctl.fib import Page
+from fsctl.status import SLOW_PATH, FlowStatus
 
 from .conftest import flow
 from .fake import FakeBackend
@@ -41,3 +45,22 @@ def test_fault_E1_a_router_that_delegates_without_addresses_is_told(rest: TestCl
     assert not told()
     rest.simulate_put(FLOWS, json={"flows": [flow("10.7.0.0/16")]}, headers=ADMIN)
     assert any("knows no address of this router" in warning for warning in told())
+
+
+def test_fault_E9_a_flow_that_ends_as_slow_path_is_told(
+    rest: TestClient, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flows add` said "1 added"."""
+    really = backend.flows
+
+    def flows(router: str, page: Page | None = None) -> Iterator[FlowStatus]:
+        return (replace(s, state=SLOW_PATH, reason="eth1 is down", hops=0) for s in really(router, page))
+
+    monkeypatch.setattr(backend, "flows", flows)
+    body = {"add": [flow("10.7.0.0/16"), flow("10.8.0.0/16", action="punt", set=None, out=None)]}
+    del body["add"][1]["set"], body["add"][1]["out"]
+    rest.simulate_put(FLOWS, json={"flows": [flow("10.9.0.0/16")]}, headers=ADMIN)
+    answer = rest.simulate_patch(FLOWS, json=body, headers=ADMIN).json
+    assert answer["not_bypassed"] == [{"match": {"in": "eth0", "ipv4_dst": "10.7.0.0/16"}, "reason": "eth1 is down"}]
+    many = [flow(f"10.{n}.0.0/16") for n in range(20)]
+    assert "not_bypassed" not in rest.simulate_patch(FLOWS, json={"add": many}, headers=ADMIN).json
