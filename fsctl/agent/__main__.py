@@ -70,9 +70,13 @@ def _connection(to: argparse.ArgumentParser) -> None:
     to.add_argument("--run-dir", metavar="DIR", help=f"state that a restart survives, and the status socket ({RUN_DIR})")
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _flags(options: argparse.Namespace) -> dict[str, str | None]:
     names = ("url", "router", "token_file", "ca_file", "lease", "graceful_restart", "allow", "run_dir")
-    return provisioning.load({name: getattr(options, name, None) for name in names}, file=options.config)
+    return {name: getattr(options, name, None) for name in names}
+
+
+def _load(options: argparse.Namespace) -> Config:
+    return provisioning.load(_flags(options), file=options.config)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -88,7 +92,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    state = status.ask(Path(options.run_dir) if options.run_dir else RUN_DIR)
+    where = provisioning.told(_flags(options), file=options.config).get("run_dir")
+    state = status.ask(Path(where[0]) if where else RUN_DIR)
     flows = []
     if options.flows or options.prometheus:
         config = _load(options)

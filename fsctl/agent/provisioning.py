@@ -18,6 +18,7 @@ from fsctl.errors import ConfigError
 CONFIG_FILE = Path("/etc/fsctl/agent.conf")
 RUN_DIR = Path("/run/fsctl-agent")
 KEYS = ("url", "router", "token", "token_file", "ca_file", "lease", "graceful_restart", "allow", "run_dir")
+TOKENS = {"token", "token_file"}
 ENVIRONMENT = {f"FSCTL_{key.upper()}": key for key in KEYS}
 MIN_LEASE_S, MAX_LEASE_S, MAX_GRACE_S = 1.0, 3600.0, 3600.0
 _WHERE = "flags, environment, file or xenstore"
@@ -47,19 +48,31 @@ def load(
 
     `file` None: the usual place, where it need not exist.
     """
+    found = told(flags, environment, file)
+    if not {"url", "router"} <= found.keys() or not found.keys() & TOKENS:
+        _add(found, {key: (value, "xenstore") for key, value in xen().items()})
+    return _config(found)
+
+
+def told(
+    flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None, file: Path | None = None
+) -> dict[str, tuple[str, str]]:
+    """Key -> (value, where it comes from), of flags, environment and file; xenstore is not asked. Raises ConfigError."""
     environment = os.environ if environment is None else environment
     found = {key: (value, f"--{key.replace('_', '-')}") for key, value in flags.items() if value is not None}
-    for variable, key in ENVIRONMENT.items():
-        if variable in environment:
-            found.setdefault(key, (environment[variable], variable))
+    _add(found, {key: (environment[name], name) for name, key in ENVIRONMENT.items() if name in environment})
     if file is not None or CONFIG_FILE.exists():
         path = file or CONFIG_FILE
-        for key, value in read_file(path).items():
-            found.setdefault(key, (value, str(path)))
-    if not {"url", "router"} <= found.keys() or not found.keys() & {"token", "token_file"}:
-        for key, value in xen().items():
-            found.setdefault(key, (value, "xenstore"))
-    return _config(found)
+        _add(found, {key: (value, str(path)) for key, value in read_file(path).items()})
+    return found
+
+
+def _add(found: dict[str, tuple[str, str]], source: Mapping[str, tuple[str, str]]) -> None:
+    """What earlier sources have not said; a token and a file that holds it are the same thing."""
+    has_token = bool(found.keys() & TOKENS)
+    for key, value in source.items():
+        if not (has_token and key in TOKENS):
+            found.setdefault(key, value)
 
 
 def read_file(path: Path) -> dict[str, str]:

@@ -40,7 +40,7 @@ def _client(args: argparse.Namespace, environment: Mapping[str, str]) -> Client:
         if token is None:
             raise InvalidError("expected a token in this file, it is empty", field="token file", value=file)
     url = args.url or environment.get("FSCTL_URL") or DEFAULT_URL
-    return Client(url, token, ca_file=args.ca or environment.get("FSCTL_CA") or None)
+    return Client(url, token, ca_file=args.ca_file or environment.get("FSCTL_CA_FILE") or None)
 
 
 def _read(name: str) -> bytes:

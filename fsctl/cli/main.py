@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fsctl: error: {e}", file=sys.stderr)
         hint = next((hint for kind, hint in _HINTS if isinstance(e, kind)), None)
         if "CERTIFICATE_VERIFY_FAILED" in e.detail:
-            hint = "--ca FILE or FSCTL_CA names the certificate (PEM) to trust"
+            hint = "--ca-file FILE or FSCTL_CA_FILE names the certificate (PEM) to trust"
         if hint:
             print(f"fsctl: hint: {hint}", file=sys.stderr)
         return UNREACHABLE if isinstance(e, UnreachableError) else FAILED

@@ -13,7 +13,7 @@ environment:
   FSCTL_URL         where fsctl answers (default http://127.0.0.1:8080)
   FSCTL_TOKEN       the bearer token: the administrator's, or a router's for that router
   FSCTL_TOKEN_FILE  a file that holds the token (its first line)
-  FSCTL_CA          a PEM file to check the server's certificate with
+  FSCTL_CA_FILE     a PEM file to check the server's certificate with
   FSCTL_CONFIG      the configuration file of `fsctl serve`
 
 exit codes: 0 done, 1 refused or failed, 2 usage, 3 nobody answers
@@ -101,7 +101,7 @@ def _common(p: argparse.ArgumentParser, *, for_top: bool = False) -> None:
     p.add_argument("--json", action="store_true", default=default(False), help="print JSON")
     p.add_argument("--url", default=default(None), help=f"where fsctl answers (FSCTL_URL, else {DEFAULT_URL})")
     p.add_argument("--token-file", default=default(None), metavar="FILE", help="a file that holds the token")
-    p.add_argument("--ca", default=default(None), metavar="FILE", help="PEM file to check the server's certificate with")
+    p.add_argument("--ca-file", default=default(None), metavar="FILE", help="PEM file to check the server's certificate with")
 
 
 def _command(commands: _Commands[_Parser], name: str, run: str, help_text: str) -> _Parser:

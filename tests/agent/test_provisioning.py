@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsctl.agent import provisioning
-from fsctl.agent.provisioning import Config, load, session_id
+from fsctl.agent.provisioning import Config, load, session_id, told
 from fsctl.errors import ConfigError
 
 ALL = {"url": "http://f:1", "router": "vr1", "token": "t"}
@@ -40,6 +40,26 @@ def test_xenstore_is_not_asked_where_all_is_known() -> None:
         raise AssertionError("asked")
 
     assert load(ALL, {}, None, refuse).router == "vr1"
+
+
+def test_fault_E10_the_source_counts_and_not_which_kind_of_token_it_gives(tmp_path: Path) -> None:
+    """A token in the environment went before --token-file."""
+    flag, conf = tmp_path / "flag", tmp_path / "agent.conf"
+    flag.write_text("by flag\n")
+    conf.write_text("token = by file\n")
+    where = {"url": "u", "router": "r"}
+    assert loaded({**where, "token_file": str(flag)}, {"FSCTL_TOKEN": "by environment"}, conf).token == "by flag"
+    (tmp_path / "env").write_text("by environment\n")
+    assert loaded(where, {"FSCTL_TOKEN_FILE": str(tmp_path / "env")}, conf, ALL).token == "by environment"
+    assert loaded(where, {}, conf, ALL).token == "by file"
+    assert loaded(where, {}, None, ALL).token == "t"
+
+
+def test_fault_E10_status_finds_the_run_dir_of_the_configuration(tmp_path: Path) -> None:
+    conf = tmp_path / "agent.conf"
+    conf.write_text(f"run_dir = {tmp_path}\n")
+    assert told({}, {}, conf)["run_dir"] == (str(tmp_path), str(conf))
+    assert told({"run_dir": "/x"}, {}, conf)["run_dir"] == ("/x", "--run-dir")
 
 
 def test_token_file(tmp_path: Path) -> None:
