@@ -28,14 +28,24 @@ def status(
         output.line("")
         _bridges(output, bridges)
     output.line("")
-    columns = ("ROUTER", "FLOWS>", "INTERFACE", "BRIDGE", "PORT", "MAC", "MTU>", "ADDRESSES", "STATE")
+    flows = [(r["name"], f"{r['flows']}/{r['max_flows']}", _agent(r["session"])) for r in routers]
+    output.table(("ROUTER", "FLOWS>", "AGENT"), flows, empty="no routers")
+    output.line("")
+    columns = ("INTERFACE", "BRIDGE", "PORT", "MAC", "MTU>", "ADDRESSES", "STATE")
     rows = [_interface_row(r, name, i) for r in routers for name, i in r["interfaces"].items()]
-    output.table(columns, rows, empty="no routers")
+    output.table(columns, rows, empty="no interfaces")
     for router in routers:
         for warning in router["warnings"]:
             output.line(f"{router['name']}: {warning}", "yellow")
         for reason in router["not_bypassed"]:
             output.line(f"{router['name']}: not bypassed: {_not_bypassed(reason)}", "yellow")
+
+
+def _agent(session: Json | None) -> str:
+    """What is known of a router's agent: without one its delegations stay as they were written."""
+    if session is None:
+        return "none"
+    return f"{'in sync' if session['synced'] else 'has not sent its table'}, lease {session['lease']:g} s"
 
 
 def _not_bypassed(reason: Json) -> str:
@@ -61,8 +71,7 @@ def _bridges(output: Output, bridges: Sequence[Json]) -> None:
 def _interface_row(router: Json, name: str, interface: Json) -> tuple[object, ...]:
     state = "up" if interface["up"] else f"down: {interface['why_down']}" if interface["why_down"] else "down"
     mac, addresses = interface["mac"] or "-", ", ".join(interface["addresses"]) or "-"
-    place = (name, interface["bridge"], interface["port"] or "-", mac, interface["mtu"], addresses)
-    return (router["name"], f"{router['flows']}/{router['max_flows']}", *place, state)
+    return f"{router['name']}.{name}", interface["bridge"], interface["port"] or "-", mac, interface["mtu"], addresses, state
 
 
 def orphans_line(output: Output, orphans: Sequence[Json]) -> None:

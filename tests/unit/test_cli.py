@@ -98,7 +98,9 @@ def test_status(backend: FakeBackend, capsys: pytest.CaptureFixture[str], monkey
     code, out, _ = run(capsys, "status")
     assert (code, out.splitlines()[0]) == (0, "ready: every bridge is connected and in step")
     assert "br-a    yes        yes         11        0  br-c\n" in out
-    assert "vr1     0/200000  eth0       br-a    vif1.0  02:00:00:00:01:01  1500  10.0.1.254/24  up\n" in out
+    assert "vr1     0/200000  none\n" in out
+    assert "vr1.eth0   br-a    vif1.0  02:00:00:00:01:01  1500  10.0.1.254/24  up\n" in out
+    assert max(map(len, out.splitlines())) <= 80, "E13: MAC addresses were broken over lines"
     backend.reasons = ("bridge br-c is not connected",)
     assert run(capsys, "status")[1].startswith("not ready: bridge br-c is not connected\n")
     assert run_json(capsys, "status")["reasons"] == ["bridge br-c is not connected"]
