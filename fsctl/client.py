@@ -208,6 +208,10 @@ class Client:
         """Delegations kept aside, since the configuration no longer has their router or interface."""
         return list(self._get("/v1/orphans", {} if with_flows else {"flows": "no"})["orphans"])
 
+    def forget_router(self, router: str) -> None:
+        """Delete what is kept aside of a router; raises NotFoundError if there is nothing."""
+        self.call("DELETE", "/v1/orphans", query={"router": router})
+
     def walk(self, packet: Mapping[str, Any]) -> Json:
         """Explain what happens to a packet."""
         return self.call("POST", "/v1/walk", packet)

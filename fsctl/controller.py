@@ -204,6 +204,9 @@ class Controller:
     def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
         return self.durable.orphans(with_flows=with_flows)
 
+    def forget_orphans(self, router: str) -> bool:
+        return self.durable.forget_orphans(router)
+
     def away(self) -> tuple[str, ...]:
         """The configured bridges that are not in sync."""
         return tuple(name for name in self.config.bridges if not self.installer.in_step(name))

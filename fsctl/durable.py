@@ -110,6 +110,10 @@ class Durable:
         """See `Store`."""
         return self._call(lambda: self.store.orphans(with_flows=with_flows))
 
+    def forget_orphans(self, router: str) -> bool:
+        """See `Store`."""
+        return self._call(lambda: self.store.forget_orphans(router))
+
     def owe(self, routers: Iterable[str]) -> None:
         """The stored tables of these routers are out of date: `write_owed` is to write them."""
         self._owe(*((Kind.TABLE, router, "") for router in routers))

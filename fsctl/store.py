@@ -67,6 +67,10 @@ class Store(Protocol):
         """What is kept aside, newest first."""
         ...
 
+    def forget_orphans(self, router: str) -> bool:
+        """Delete what is kept aside of a router; false if there is nothing."""
+        ...
+
     def load(self) -> Stored:
         """Everything, once, before the first commit."""
         ...
@@ -149,6 +153,10 @@ class SqliteStore:
     def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
         with self._transaction() as db:
             return orphans.load(db, with_flows=with_flows)
+
+    def forget_orphans(self, router: str) -> bool:
+        with self._transaction() as db:
+            return orphans.drop(db, router)
 
     def load(self) -> Stored:
         with self._transaction() as db:

@@ -160,6 +160,13 @@ def _walk(args: argparse.Namespace, environment: Mapping[str, str], output: Outp
     return 0
 
 
+def _router_forget(args: argparse.Namespace, environment: Mapping[str, str], output: Output) -> int:
+    with _client(args, environment) as client:
+        client.forget_router(args.router)
+    output.note(f"what was kept aside of {args.router} is deleted")
+    return 0
+
+
 # --- flows -------------------------------------------------------------------------------------------
 
 
@@ -260,6 +267,7 @@ _COMMANDS: dict[str, _Command] = {
     "demo": _demo,
     "status": _status,
     "orphans": _orphans,
+    "router_forget": _router_forget,
     "rules": _rules,
     "walk": _walk,
     "flows_list": _flows_list,

@@ -71,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
     rules.add_argument("--bridge", help="only this bridge's")
     orphans = _command(commands, "orphans", "orphans", "delegations of routers and interfaces that are no longer configured")
     orphans.epilog = _ORPHANS_EXAMPLE
+    router = _command(commands, "router", "", "what is about a router as a whole")
+    forget = _command(router.add_subparsers(title="commands", metavar="COMMAND", required=True), "forget", "router_forget",
+                      "delete what is kept aside of a router that is no longer configured")  # fmt: skip
+    forget.add_argument("router")
     _walk(commands)
     leave = _command(commands, "leave", "leave", "give the bridges back as plain switches, once fsctl is stopped")
     leave.add_argument("--config", metavar="FILE", help="the configuration (else FSCTL_CONFIG names it)")

@@ -9,7 +9,7 @@ from typing import ClassVar, TypedDict, cast
 
 import falcon
 
-from fsctl.errors import MalformedError, UnavailableError
+from fsctl.errors import MalformedError, NotFoundError, UnavailableError
 from fsctl.fib import Page, place_of
 from fsctl.hosts import on_their_own_link, unheard_next_hops, without_addresses
 from fsctl.model import Drop, Forward, Network, Router
@@ -254,6 +254,17 @@ class Orphans(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         with_flows = parameters(req, {"flows": ("yes", "no")}).get("flows") != "no"
         _send(resp, {"orphans": [orphan_json(o, with_flows=with_flows) for o in self.backend.orphans(with_flows=with_flows)]})
+
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        no_body(req)
+        router = parameters(req, {"router": ()}).get("router")
+        if router is None:
+            raise MalformedError("missing query parameter", field="router")
+        if not self.backend.forget_orphans(router):
+            raise NotFoundError("nothing is kept aside of this router", field="router", value=router)
+        req.context.summary = f"what was kept aside of {router} is deleted"
+        _send(resp, {"forgotten": router})
 
 
 class Walk(Resource):

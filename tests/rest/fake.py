@@ -172,6 +172,11 @@ class FakeBackend:
     def orphans(self, *, with_flows: bool = True) -> Sequence[Orphan]:
         return [o if with_flows else replace(o, flows=()) for o in self.kept]
 
+    def forget_orphans(self, router: str) -> bool:
+        before = len(self.kept)
+        self.kept = [orphan for orphan in self.kept if orphan.router != router]
+        return len(self.kept) < before
+
     def flows(self, router: str, page: Page | None = None) -> Iterator[FlowStatus]:
         fib = self.network.fibs[router]
         for part, key, number in list(fib.numbered() if page is None else fib.page(page)):

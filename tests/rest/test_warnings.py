@@ -9,7 +9,7 @@ import pytest
 from falcon.testing import TestClient
 
 from fsctl.fib import Page
-from fsctl.status import SLOW_PATH, FlowStatus
+from fsctl.status import SLOW_PATH, FlowStatus, Orphan
 
 from .conftest import flow
 from .fake import FakeBackend
@@ -64,3 +64,13 @@ def test_fault_E9_a_flow_that_ends_as_slow_path_is_told(
     assert answer["not_bypassed"] == [{"match": {"in": "eth0", "ipv4_dst": "10.7.0.0/16"}, "reason": "eth1 is down"}]
     many = [flow(f"10.{n}.0.0/16") for n in range(20)]
     assert "not_bypassed" not in rest.simulate_patch(FLOWS, json={"add": many}, headers=ADMIN).json
+
+
+def test_fault_E15_what_is_kept_aside_of_a_router_can_be_forgotten(rest: TestClient, backend: FakeBackend) -> None:
+    backend.kept = [Orphan("vr9", 1_772_344_800, 1, "the configuration has no such router"), Orphan("vr8", 1_772_344_800, 1, "")]
+    assert rest.simulate_delete("/v1/orphans", headers=ADMIN).status_code == 400
+    assert rest.simulate_delete("/v1/orphans", params={"router": "vr9"}, headers=VR1).status_code == 403
+    assert rest.simulate_delete("/v1/orphans", params={"router": "vr9"}, headers=ADMIN).json == {"forgotten": "vr9"}
+    assert [orphan.router for orphan in backend.kept] == ["vr8"]
+    again = rest.simulate_delete("/v1/orphans", params={"router": "vr9"}, headers=ADMIN)
+    assert (again.status_code, again.json["field"]) == (404, "router")

@@ -113,3 +113,15 @@ def test_an_interface_said_and_taken_back(store: SqliteStore) -> None:
     assert (said.addresses, said.mtu) == (None, 1400)
     store.commit_interface(InterfaceChange("vr1", "eth0", mtu=CLEAR))
     assert ("vr1", "eth0") not in store.load().interfaces
+
+
+def test_fault_E15_what_is_kept_aside_is_forgotten_for_good(store: SqliteStore, tmp_path: Path) -> None:
+    store.set_aside(ONE, NOW)
+    assert not store.forget_orphans("vr1")
+    assert store.forget_orphans("vr9")
+    assert not store.forget_orphans("vr9")
+    store.close()
+    again = SqliteStore(str(tmp_path / "fsctl.db"))
+    assert again.orphans() == []
+    assert verdicts(again, "vr1"), "what is in force stays"
+    again.close()
