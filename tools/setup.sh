@@ -82,7 +82,9 @@ make_venv() {
     say "making $VENV (a minute or two the first time)"
     # Mininet is a package of the system's python: the venv must be that python's and see its site packages.
     [ -x $VENV/bin/python ] || /usr/bin/python3 -m venv --system-site-packages $VENV >>"$LOG" 2>&1
-    export PIP_CONSTRAINT=$PWD/tools/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+    # Two names for one thing: pip before, and since 25.3.
+    export PIP_CONSTRAINT=$PWD/tools/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/tools/constraints.txt
+    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
     say "installing Python packages"
     # Every file that is downloaded is one whose hash `make lock` has written down.
     $VENV/bin/python -m pip install --require-hashes -r requirements.lock >>"$LOG" 2>&1

@@ -46,7 +46,8 @@ def python_of(peer: Peer) -> Path:
 
 def _make(peer: Peer, path: Path) -> None:
     """A venv does not mind being renamed as long as what it holds is started by `python -m`."""
-    env = os.environ | {"PIP_CONSTRAINT": str(CONSTRAINTS), "PIP_ROOT_USER_ACTION": "ignore"}
+    bounds = dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(CONSTRAINTS))
+    env = os.environ | bounds | {"PIP_ROOT_USER_ACTION": "ignore"}
     run(SYSTEM_PYTHON, "-m", "venv", str(path))
     python = str(path / "bin" / "python")
     run(python, "-m", "pip", "install", "--quiet", *peer.requirements, timeout_s=INSTALL_TIMEOUT_S, env=env)

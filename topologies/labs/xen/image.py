@@ -62,7 +62,7 @@ def _wheels(target: Path, *what: str) -> None:
     constraint = cache.TREE / "tools" / "constraints.txt"
     debian.run(
         sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", target, *what,
-        env={**os.environ, "PIP_CONSTRAINT": str(constraint)},
+        env={**os.environ, "PIP_CONSTRAINT": str(constraint), "PIP_BUILD_CONSTRAINT": str(constraint)},
     )  # fmt: skip
 
 
