@@ -203,7 +203,9 @@ class Agent:
     def _also(self) -> list[Refusal]:
         """What is left to the router for other reasons than `safety` knows."""
         neighbours_left = [Refusal("neighbours", words, version) for version, words in self.keeper.reasons()]
-        return [*identify.unusable(self.fold.state, self.owners), *neighbours_left]
+        refused = self.sync.too_many or self.sync.refused
+        too_much = [Refusal("refused", f"fsctl refuses what is delegated: {refused}")] if refused else []
+        return [*identify.unusable(self.fold.state, self.owners), *neighbours_left, *too_much]
 
     def _describe(self, index: int) -> dict[str, object]:
         """What fsctl shall know of an interface; link-local addresses are everybody's."""

@@ -103,6 +103,8 @@ class Sync:
         self.mode = Mode.RUNNING
         self.problem = ""
         """Why fsctl does not have our FIB, as a text; "" when all is well."""
+        self.refused = ""
+        """Why fsctl refuses what is delegated, as a text; "" once it has taken it."""
         self.router: dict[str, Any] | None = None
         """The last answer to GET /v1/routers/{r}."""
         self.failed_flows: list[Any] = []
@@ -165,6 +167,15 @@ class Sync:
         """Is a write under way? Nobody knows for how long."""
         return WRITE in self._busy
 
+    @property
+    def too_many(self) -> str:
+        """How many delegations are needed and how many fsctl allows, as a text; "" if they are not too many.
+
+        Nothing is sent then: a part of a table would send packets where the kernel does not.
+        """
+        most, needed = (self.router or {}).get("max_flows"), sum(map(len, self._fib.values()))
+        return "" if most is None or needed <= most else f"{needed} delegations are needed, fsctl allows {most} (max_flows)"
+
     def stop(self) -> None:
         """Withdraw everything and end the session: from here to `Mode.ENDED`."""
         self.mode = Mode.WITHDRAWING if self._is_open else Mode.ENDED
@@ -205,9 +216,10 @@ class Sync:
             has_business = not self._is_open or self._want_router or self._reasons != self._reasons_sent
             times.append(max(now if has_business else self._heartbeat_at, self._not_before[SESSION]))
         if not {WRITE, SAFETY} & self._busy.keys() and self._is_open and (self.router is not None or self._withdraw):
-            if self._withdraw or not self._is_full or self._unannounced() is not None:
+            has_more = self._is_full if self.too_many else not self._is_full
+            if self._withdraw or has_more or self._unannounced() is not None:
                 times.append(max(now, self._not_before[WRITE]))
-            elif self._dirty:
+            elif self._dirty and self._is_full:
                 times.append(max(self._due(), self._not_before[WRITE]))
         return min(times, default=None)
 
@@ -256,6 +268,8 @@ class Sync:
             wanted = self._announced[name] = self._interfaces[name]
             path = f"{self._path}/interfaces/{quote(name, safe='')}"
             return Call(WRITE, f"interface {name}", "PATCH", path, wire.object_body(wanted), self._query())
+        if self.too_many:
+            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query()) if self._is_full else None
         if not self._is_full:
             return self._replace()
         return self._change() if self._dirty and now >= self._due() else None
@@ -298,7 +312,7 @@ class Sync:
         elif call.what in ("replace", "change"):
             self._is_full = True
             self.failed_flows = list(answer.get("failed", ()))
-            self.problem = ""
+            self.problem = self.refused = ""
         elif call.what == "withdraw":
             self._is_full = self._withdraw = False
             self._not_before[WRITE] = now + LAST_RETRY_SECONDS
@@ -358,6 +372,7 @@ class Sync:
             return
         self._is_full = False
         self._want_router = True
+        self.refused = str(error) if is_refused else ""
         # What was written before is older than the kernel's state by now: better nothing than that.
         self._withdraw |= is_refused and not isinstance(error, (UnauthorizedError, ForbiddenError, NotFoundError))
         if self._withdraw and call.what != "withdraw":

@@ -404,3 +404,33 @@ def test_an_interface_that_was_overtaken_is_told_again(world: World) -> None:
     world.carry(told)  # fsctl ignores it: it is older
     world.run(1.0)
     assert world.fake.said["eth0"].mtu == 1400
+
+
+def test_fault_C11_F10_more_than_fsctl_allows_is_not_sent_again_and_again(world: World) -> None:
+    """413, everything withdrawn, the whole table again every 15 s; and nobody was told why."""
+    assert world.sync.router is not None
+    world.sync.router["max_flows"] = 2
+    for n in range(3):
+        world.set(f"10.{n}.0.0/16", VIA)
+    before = len(world.fake.log)
+    world.run(120.0)
+    sent = [entry for entry in world.fake.log[before:] if entry[1] == "flows"]
+    assert [method for method, _, _ in sent] == ["DELETE"], "what is there is older than the kernel's table"
+    assert world.there() == {}
+    assert world.sync.too_many == "4 delegations are needed, fsctl allows 2 (max_flows)"
+    for n in range(2):
+        world.set(f"10.{n}.0.0/16", None)
+    world.run(20.0)
+    assert world.there() == world.here()
+    assert not world.sync.too_many
+
+
+def test_a_refused_write_has_its_reason_until_one_is_taken(world: World) -> None:
+    world.fake.refuse = lambda method, _path: InvalidError("no", field="flows", value=1) if method == "PATCH" else None
+    world.set("10.1.0.0/16", VIA)
+    world.run(1.0)
+    assert "flows: no (got 1)" in world.sync.refused
+    world.fake.refuse = lambda _method, _path: None
+    world.run(40.0)
+    assert not world.sync.refused
+    assert world.there() == world.here()
