@@ -19,5 +19,5 @@ def test_a_good_tenant_among_hostile_ones() -> None:
         seen = good.during(list(KINDS), SECONDS)
         assert seen.kept, "its lease has ended although it was renewed"
         assert seen.writes_s, "each was confirmed and stored: `during` has looked"
-        assert seen.memory_kib < MEMORY_MIB << 10
+        assert max(seen.memory_kib, seen.switch_kib) < MEMORY_MIB << 10
         assert good.flows() == good.expected

@@ -16,6 +16,7 @@ from topologies.experiments.openflow_peer import EchoProbe
 from topologies.experiments.report import Report, Say, Settings, percentile
 from topologies.experiments.rig import Connection, Rig, mac, memory_kib, prefix
 from topologies.ovs import LabError
+from topologies.sandbox import SWITCH
 
 LEASE_S, BEAT_S, WRITE_S = 2.0, 0.5, 0.1
 P99_MS, ECHO_MS, MEMORY_MIB = 250, 1000, 512
@@ -31,6 +32,7 @@ class Seen(NamedTuple):
     writes_s: list[float]
     echoes_s: list[float]
     memory_kib: int
+    switch_kib: int
     kept: bool
 
 
@@ -49,6 +51,7 @@ def run(settings: Settings, say: Say) -> Report:
             report.at_most(f"{name}: confirmed writes, p99", p99, "ms", P99_MS, median)
             report.at_most(f"{name}: latest echo reply", max(seen.echoes_s) * 1e3, "ms", ECHO_MS)
             report.at_most(f"{name}: the controller's memory", seen.memory_kib / 1024, "MiB", MEMORY_MIB)
+            report.at_most(f"{name}: ovs-vswitchd's memory", seen.switch_kib / 1024, "MiB", MEMORY_MIB)
             report.at_least(f"{name}: lease kept", float(seen.kept), "", 1)
     return report
 
@@ -92,7 +95,7 @@ class Good:
     def during(self, kinds: Sequence[str], seconds: float) -> Seen:
         """What is seen while these attacks go on."""
         writes: list[float] = []
-        memory = 0
+        memory = switch = 0
         with EchoProbe(self._rig.control.openflow_port) as probe, _attacked(self._target(), kinds):
             ends = time.monotonic() + seconds
             while time.monotonic() < ends:
@@ -100,10 +103,11 @@ class Good:
                 self._write()
                 writes.append(time.monotonic() - begun)
                 memory = max(memory, memory_kib(self._rig.control.pid))
+                switch = max(switch, memory_kib(self._rig.ovs.pid(SWITCH)))
                 time.sleep(max(0.0, WRITE_S - writes[-1]))
         shown = self._connection.request("GET", self._path)
         session = shown.get("session") or {}
-        return Seen(writes, probe.delays_s, memory, kept=bool(session.get("synced")) and session.get("id") == "good")
+        return Seen(writes, probe.delays_s, memory, switch, kept=bool(session.get("synced")) and session.get("id") == "good")
 
     def _write(self) -> None:
         """One flow more, or less; the answer says that the switches have confirmed."""
