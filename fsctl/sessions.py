@@ -45,7 +45,7 @@ class Sessions:
         now, before = self._now(), self._sessions.get(request.router)
         if before is not None and before.id != request.id and not before.is_over(now):
             raise ConflictError("another agent holds this router", field="id", value=request.id)
-        session = Session(request.router, request.id, request.lease_s, request.grace_s, now, request.reasons)
+        session = Session(request.router, request.id, request.lease_s, request.grace_s, now, request.reasons, seq=request.seq)
         is_ours = before is not None and before.id == request.id
         if before is not None and is_ours:
             session = replace(session, is_synced=before.is_synced, seq=before.seq)

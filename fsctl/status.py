@@ -230,13 +230,15 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """An agent opens or renews its session; times in seconds. `reasons` say what it does not delegate and why, for people."""
+    """An agent opens or renews its session; times in seconds. `reasons`: what it does not delegate, for people; `seq`: its last
+    write so far, which counts if the session is opened: what was sent before that, and comes later, is ignored."""
 
     router: str
     id: str
     lease_s: float
     grace_s: float = 0.0
     reasons: tuple[Mapping[str, object], ...] = ()
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)

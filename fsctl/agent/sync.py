@@ -92,6 +92,11 @@ class Counters:
     failures: int = 0
 
 
+def _is_ignored(error: FsctlError) -> bool:
+    """Whether fsctl has ignored a write of a session that is ours: it was sent before the session was opened anew."""
+    return isinstance(error, UnsyncedError) or (isinstance(error, ConflictError) and error.field == "seq")
+
+
 class Sync:
     """`fib` is the fold's, looked at whenever something is sent. Times are seconds of a monotonic clock."""
 
@@ -112,7 +117,8 @@ class Sync:
         self._fib = fib
         self._draw = draw
         self._path = f"/v1/routers/{quote(settings.router, safe='')}"
-        self._seq = 0
+        self._seq = self._acknowledged = 0
+        """The number of the last write that was sent, and of the last one that fsctl has confirmed."""
         self._reasons: list[Mapping[str, object]] = []
         self._reasons_sent: list[Mapping[str, object]] = []
         self._interfaces: dict[str, dict[str, object]] = {}
@@ -255,7 +261,7 @@ class Sync:
         self._was_in_step = self._is_full and WRITE not in self._busy
         self.counters.heartbeats += 1
         s = self.settings
-        body = {"id": s.session, "lease": s.lease_s, "graceful_restart": s.grace_s, "reasons": self._reasons}
+        body = {"id": s.session, "lease": s.lease_s, "graceful_restart": s.grace_s, "reasons": self._reasons, "seq": self._seq}
         return Call(SESSION, "heartbeat", "PUT", f"{self._path}/session", wire.object_body(body))
 
     def _write_call(self, now: float) -> Call | None:
@@ -298,6 +304,7 @@ class Sync:
         """fsctl has done what `call` asked for."""
         del self._busy[call.lane]
         self._backoff[call.lane].tries = 0
+        self._acknowledged = max(self._acknowledged, int(call.query.get("seq", 0)))
         if call is self._overtaken:
             self._overtaken = None
             return
@@ -305,7 +312,9 @@ class Sync:
             self._is_open = True
             self._seq = max(self._seq, answer.get("seq", 0))
             self._heartbeat_at = now + self.settings.lease_s / HEARTBEATS_PER_LEASE
-            if self._was_in_step and not answer.get("synced", True):
+            # An older write that came late, to a session that was opened anew since, has no newer one before it there.
+            is_older = answer.get("seq", self._acknowledged) < self._acknowledged
+            if self._was_in_step and (is_older or not answer.get("synced", True)):
                 self._is_full = False
         elif call.what == "router":
             self._take_router(dict(answer))
@@ -349,7 +358,7 @@ class Sync:
             self._want_router = True
 
     def _pause(self, call: Call, error: FsctlError) -> float:
-        if isinstance(error, UnsyncedError):
+        if _is_ignored(error):
             return 0.0
         if isinstance(error, ConflictError):
             return self.settings.lease_s / 4 * (0.5 + self._draw())
@@ -359,7 +368,7 @@ class Sync:
 
     def _write_failed(self, call: Call, error: FsctlError) -> None:
         is_refused = 400 <= error.status < 500
-        if isinstance(error, UnsyncedError):
+        if _is_ignored(error):
             self._is_full = False  # the session is ours, and fsctl has not got the whole table: that comes next
             return
         if isinstance(error, ConflictError):

@@ -72,7 +72,7 @@ def read_seq(text: str) -> int:
 
 def read_session(router: str, body: Json) -> SessionRequest:
     """The body of PUT /v1/routers/{r}/session; raises InvalidError."""
-    members = fields(body, "", ("id", "lease"), ("graceful_restart", "reasons"))
+    members = fields(body, "", ("id", "lease"), ("graceful_restart", "reasons", "seq"))
     session = members["id"]
     if not isinstance(session, str) or not 1 <= len(session) <= MAX_SESSION_ID:
         raise InvalidError(f"expected 1 to {MAX_SESSION_ID} characters that the agent chose", field="id", value=session)
@@ -85,6 +85,7 @@ def read_session(router: str, body: Json) -> SessionRequest:
         _seconds(members["lease"], "lease", MIN_LEASE_S),
         _seconds(members.get("graceful_restart", 0), "graceful_restart", 0.0),
         tuple(_reason(r, f"reasons[{n}]") for n, r in enumerate(reasons)),
+        integer(members.get("seq", 0), "seq", 0, 10**MAX_SEQ_DIGITS - 1),
     )
 
 

@@ -98,14 +98,14 @@ class FakeFsctl:
             answer = self._apply(Write(self.router.name, (), replace=True))
             self.session = None
             return answer
-        if method != "PUT" or set(body) != {"id", "lease", "graceful_restart", "reasons"}:
+        if method != "PUT" or set(body) - {"seq"} != {"id", "lease", "graceful_restart", "reasons"}:
             raise MalformedError("bad session")
         if s is not None and s.id != body["id"]:
             if now <= s.beat + s.lease:
                 raise ConflictError("another agent holds this router", field="id", value=body["id"])
             s = None  # in its grace: the FIB stays, the session is the newcomer's
         if s is None:
-            s = self.session = Session(body["id"], 0, 0, [], now)
+            s = self.session = Session(body["id"], 0, 0, [], now, seq=body.get("seq", 0))
         s.lease, s.grace, s.reasons, s.beat = body["lease"], body["graceful_restart"], body["reasons"], now
         return {"id": s.id, "lease": s.lease, "graceful_restart": s.grace, "synced": s.synced, "seq": s.seq}
 

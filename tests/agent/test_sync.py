@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsctl.agent.fib import Fold
@@ -291,6 +291,8 @@ def test_reasons_are_told_at_once(world: World) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32))
+@example(2110499)  # a late write to a session that fsctl has forgotten and opened anew
+@example(3579356788)
 def test_whatever_happens_fsctl_ends_with_the_fold(seed: int) -> None:
     """Calls fail, answers get lost, fsctl forgets, time jumps: in the end nothing is lost or doubled."""
     dice, world, late = random.Random(seed), World(), list[Call]()
