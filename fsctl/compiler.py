@@ -114,9 +114,8 @@ class Compiler:
         cuts = self.network.cuts
         before = {place for place in cuts if place[2] == plane.version}
         needed = wanted(plane) if before or may_be_needed(plane, plane.places.total) else set()
-        if needed != before:
-            cuts -= before - needed
-            cuts |= needed
+        cuts -= before - needed
+        cuts |= needed
         return plane.cut(needed)
 
     def _review(self, plane: Plane, routers: Set[str], places: dict[Place, frozenset[int]]) -> None:

@@ -9,9 +9,8 @@ another's table. (To cut the classes alone would save nothing: a rule for any se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 
-from fsctl.fib import Fib
 from fsctl.model import Network
 from fsctl.nodes import Nodes
 
@@ -19,6 +18,9 @@ LIFTED = 3 / 4
 """A cut is lifted when the rules it saves are below this share of the bound: one prefix cannot make it come and go."""
 Place = tuple[str, str, int]
 """(router, ingress interface, IP version)."""
+End = tuple[str, str]
+"""(router, ingress interface)."""
+
 
 
 def notice(place: Place) -> str:
@@ -41,53 +43,56 @@ def may_be_needed(nodes: Nodes, total: int) -> bool:
 def wanted(nodes: Nodes) -> set[Place]:
     """All cuts of one IP version that the network's FIBs need; `Network.cuts` has those in force."""
     network, version = nodes.network, nodes.version
-    sizes = dict(_sizes(network, version))
+    sizes, following = _sizes(network, version), _following(network, version)
     found: set[Place] = set()
-    for interface in network.interfaces():
-        place = (interface.router, interface.name, version)
-        behind = sum(sizes[beyond] for beyond in _behind(network, interface.router, interface.name, version))
-        classes = sum(node.is_in_use for node in nodes.node_of[interface.router, interface.name, None].classes)
-        limit = network.routers[interface.router].max_rules * (LIFTED if place in network.cuts else 1)
+    for end in sizes:
+        place = (*end, version)
+        behind = sum(sizes[beyond] for beyond in _behind(end, following))
+        classes = sum(node.is_in_use for node in nodes.node_of[*end, None].classes)
+        limit = network.routers[end[0]].max_rules * (LIFTED if place in network.cuts else 1)
         if behind * (1 + classes) > limit:
             found.add(place)
     return found
 
 
-def _sizes(network: Network, version: int) -> Iterator[tuple[tuple[str, str], int]]:
+def _sizes(network: Network, version: int) -> dict[End, int]:
     """The rules that each router interface's delegations, and the router's own addresses, can make before it."""
+    sizes: dict[End, int] = {}
     for router in network.routers.values():
         own = sum(of_version == version for of_version, _ in network.own_addresses[router.name])
-        for name in router.interfaces:
-            yield (router.name, name), own + sum(_parts(network.fibs[router.name], name, version))
+        sizes |= {(router.name, name): own for name in router.interfaces}
+        for (in_port, of_version, _), part in network.fibs[router.name].parts.items():
+            if of_version == version:
+                sizes[router.name, in_port] += len(part.prefixes) + 2 * len(part.connections)
+    return sizes
 
 
-def _parts(fib: Fib, interface: str, version: int) -> Iterator[int]:
-    for (in_port, of_version, _), part in fib.parts.items():
-        if in_port == interface and of_version == version:
-            yield len(part.prefixes) + 2 * len(part.connections)
+def _following(network: Network, version: int) -> dict[End, set[End]]:
+    """The router interfaces that each interface's delegations for prefixes lead to."""
+    numbers: dict[End, set[int]] = {}
+    for router, fib in network.fibs.items():
+        for (in_port, of_version, _), part in fib.parts.items():
+            if of_version == version:
+                numbers.setdefault((router, in_port), set()).update(part.prefixes.values())
+    return {end: set(_entered(network, end[0], used)) for end, used in numbers.items()}
 
 
-def _behind(network: Network, router: str, interface: str, version: int) -> set[tuple[str, str]]:
-    """The other routers' interfaces that walks from this one can come to."""
-    seen: set[tuple[str, str]] = set()
-    todo = [(router, interface)]
-    while todo:
-        for beyond in _next(network, *todo.pop(), version):
-            if beyond not in seen:
-                seen.add(beyond)
-                todo.append(beyond)
-    return seen - {(router, interface)}
-
-
-def _next(network: Network, router: str, interface: str, version: int) -> Iterator[tuple[str, str]]:
-    fib = network.fibs[router]
-    numbers: set[int] = set()
-    for (in_port, of_version, _), part in fib.parts.items():
-        if in_port == interface and of_version == version:
-            numbers.update(part.prefixes.values())
+def _entered(network: Network, router: str, numbers: Set[int]) -> Iterator[End]:
+    """The routers' interfaces that own the MACs of these next hops."""
     for number in numbers:
-        hop = fib.nexthops.get(number)
+        hop = network.fibs[router].nexthops.get(number)
         out = network.routers[router].interfaces.get(hop.out) if hop is not None else None
         into = network.by_mac.get((out.bridge, hop.eth_dst)) if hop is not None and out is not None else None
         if into is not None:
             yield into.router, into.name
+
+
+def _behind(end: End, following: Mapping[End, Set[End]]) -> set[End]:
+    """The other routers' interfaces that walks from this one can come to."""
+    seen: set[End] = set()
+    todo = [end]
+    while todo:
+        new = following.get(todo.pop(), frozenset()) - seen
+        seen |= new
+        todo += new
+    return seen - {end}

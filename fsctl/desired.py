@@ -104,7 +104,7 @@ class Desired:
         yield self.now.layout.reroute(router, numbers)
 
     def _use(self, network: Network) -> None:
-        before = self.now.network.cuts
+        before = set(self.now.network.cuts)  # the network may be the same
         network.cuts.update(before)  # they are lifted later than they are made
         compiler = Compiler(network, self._pause)
         self.now = Snapshot(network, compiler, Layout(network, compiler, self.now.layout))

@@ -135,14 +135,13 @@ class Fib:
         return f"Fib({list(self)!r})"
 
     def __iter__(self) -> Iterator[Delegation]:
-        for (in_port, version, eth_src), part in self.parts.items():
-            for key, number in part.items():
-                yield Delegation(match_of_change((in_port, version, eth_src), key), self.verdict(number))
+        for part_key, key, number in self.numbered():
+            yield Delegation(match_of_change(part_key, key), self.verdict(number))
 
     def numbered(self) -> Iterator[tuple[PartKey, Key | FiveTuple, int]]:
-        """All delegations as they are now, whatever changes while they are read; costs little until then."""
-        for part_key, part in list(self.parts.items()):
-            for key, number in list(part.items()):
+        """All delegations, each with its verdict's number; the FIB must not change meanwhile."""
+        for part_key, part in self.parts.items():
+            for key, number in part.items():
                 yield part_key, key, number
 
     def page(self, page: Page) -> Iterator[tuple[PartKey, Key | FiveTuple, int]]:

@@ -112,7 +112,7 @@ def _exempt(bridge: Bridge) -> Iterator[Rule]:
         yield rule(GUARD, EXEMPT, actions, Field("in_port", ofport), *plain)
 
 
-def _never_bypassed(network: Network, bridge: Bridge) -> Iterator[Rule]:
+def _admission(network: Network, bridge: Bridge) -> Iterator[Rule]:
     """Packets that no router forwards, from any sender, and protocols that are not bypassed."""
     matches = [(eth_type(p.version), _prefix("dst", p)) for p in LOCAL_DESTINATIONS]
     matches += [(eth_type(p.version), _prefix("src", p)) for p in LOCAL_SOURCES]
@@ -182,7 +182,7 @@ def _router_as_sender(bridge: Bridge, interface: Interface) -> Iterator[Rule]:
 def fixed_rules(network: Network, name: str, longest: Longest) -> RuleTable:
     """Guard, egress and senders of one bridge; `longest` is the longest chain by (router, interface)."""
     table, bridge = RuleTable(), network.bridges[name]
-    table.add(*ELSES, TOO_LARGE, *_links(bridge), *_exempt(bridge), *_never_bypassed(network, bridge), *_senders(bridge))
+    table.add(*ELSES, TOO_LARGE, *_links(bridge), *_exempt(bridge), *_admission(network, bridge), *_senders(bridge))
     for interface in network.interfaces():
         if interface.bridge != name or not interface.mac:
             continue  # elsewhere, or its MAC is not known yet

@@ -15,7 +15,7 @@ from fsctl import reconcile
 from fsctl.compiler import Compiler
 from fsctl.fixed_rules import BRIDGE, Longest, eth_type, fixed_rules, rule
 from fsctl.model import BITS, IPV4, TCP, FiveTuple, Fragments, Network
-from fsctl.outcome import DROPPED, FORWARD, SLOW, Effect, Emission, Node, Place
+from fsctl.outcome import DROPPED, FORWARD, Effect, Emission, Node, Place
 from fsctl.rules import (
     EGRESS,
     FLOW_SWITCH,
@@ -154,7 +154,7 @@ class Layout:
 
     def rule_actions(self, bridge: str, effect: Effect) -> tuple[Action, ...]:
         """The actions of a collapsed rule."""
-        return self.ways[bridge].actions.get(effect) or (BRIDGE if effect.kind == SLOW else ())
+        return self.ways[bridge].actions.get(effect, BRIDGE)
 
     @property
     def joined(self) -> frozenset[frozenset[str]]:

@@ -14,7 +14,7 @@ from fsctl.fib import Key, Page, PartKey, match_of_change
 from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix, Verdict
+from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix
 from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
 from fsctl.pipeline import actions_of, flow_key, way_of
 from fsctl.rules import RuleKey
@@ -192,12 +192,10 @@ class Views:
         self._known.between_turns()
         counted = self._counted() if page is None or page.only is None else {}
         fib = self._known.now.network.fibs[router]
-        verdicts: dict[int, Verdict] = {}
         for n, (part, key, number) in enumerate(list(fib.numbered() if page is None else fib.page(page))):
             if not n % _BREATH:
                 self._breathe()
-                verdicts = dict(fib.nexthops)
-            verdict = verdicts.get(number) if number > 0 else fib.verdict(number)
+            verdict = fib.nexthops.get(number) if number > 0 else fib.verdict(number)
             if verdict is None:
                 continue  # its next hop has been freed, so it is gone
             delegation = Delegation(match_of_change(part, key), verdict)

@@ -255,7 +255,6 @@ class Orphans(Resource):
         with_flows = parameters(req, {"flows": ("yes", "no")}).get("flows") != "no"
         _send(resp, {"orphans": [orphan_json(o, with_flows=with_flows) for o in self.backend.orphans(with_flows=with_flows)]})
 
-
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         no_body(req)
         router = parameters(req, {"router": ()}).get("router")
