@@ -41,6 +41,8 @@ FAMILY_OF = {IPV4: AF_INET, IPV6: AF_INET6}
 
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 RTM_F_CLONED, RTNH_F_DEAD = 0x200, 0x1
+_RTNH_F_LASTING = 0x2 | 0x4
+"""RTNH_F_PERVASIVE, RTNH_F_ONLINK: the flags of a next hop that nothing but its maker changes."""
 ROUTE_KINDS = {
     1: UNICAST, 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit",
     9: "throw", 10: "nat", 11: "xresolve",
@@ -162,8 +164,26 @@ def _legs(version: int, flags: int, at: Mapping[int, memoryview]) -> tuple[Leg, 
     return tuple(legs)
 
 
+def _rest(protocol: int, scope: int, flags: int, at: Mapping[int, memoryview]) -> int:
+    """What fib_find_info() compares beside slot, kind and ways: two routes that differ here alone are there side by side.
+
+    RTA_PREFSRC, RTA_METRICS; of each leg its lasting flags and weight. A next-hop object's legs are not the route's own.
+    """
+    parts = [protocol, scope, bytes(at.get(7, b"")), bytes(at.get(8, b""))]
+    if 30 not in at:
+        parts.append(flags & _RTNH_F_LASTING)
+        legs, start = at.get(9, memoryview(b"")), 0
+        while start + 8 <= len(legs):
+            length, leg_flags, weight = struct.unpack_from("=HBB", legs, start)
+            if length < 8:
+                break
+            parts.append((leg_flags & _RTNH_F_LASTING) << 8 | weight)
+            start += (length + 3) & ~3
+    return hash(tuple(parts)) if any(parts) else 0
+
+
 def _route(body: memoryview) -> Route | None:
-    family, dst_len, src_len, tos, table, _, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
+    family, dst_len, src_len, tos, table, protocol, scope, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
     version = FAMILIES.get(family)
     if version is None or flags & RTM_F_CLONED:
         return None
@@ -184,6 +204,7 @@ def _route(body: memoryview) -> Route | None:
         mtu=u32(metrics[2]) if 2 in metrics else 0,
         special="from" if src_len else "realm" if 11 in at else "",
         expiring=12 in at and _expires_soon(at[12]),
+        rest=_rest(protocol, scope, flags, at) if version == IPV4 else 0,
     )
 
 

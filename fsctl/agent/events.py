@@ -78,6 +78,7 @@ class Route:
 
     `special`: why this route depends on more than the destination ("from", "realm"), or "".
     `mtu` is the route's own MTU metric in bytes, 0 without one. `expiring`: the kernel may stop to use it at any moment.
+    `rest` stands for all else that IPv4 keeps routes of one slot apart by, however alike they lead; nothing is decided by it.
     """
 
     version: int
@@ -91,6 +92,7 @@ class Route:
     mtu: int = 0
     special: str = ""
     expiring: bool = False
+    rest: int = 0
 
     @property
     def slot(self) -> tuple[int, int, int]:
@@ -98,9 +100,9 @@ class Route:
         return self.table, self.tos, self.metric
 
     @property
-    def path(self) -> tuple[str, int, frozenset[tuple[int, Host | None]]]:
-        """Where it leads, apart from states that come and go."""
-        return self.kind, self.nhid, frozenset((leg.index, leg.gateway) for leg in self.legs)
+    def path(self) -> tuple[str, int, frozenset[tuple[int, Host | None]], int]:
+        """Where it leads, and the rest that tells it from others; apart from states that come and go."""
+        return self.kind, self.nhid, frozenset((leg.index, leg.gateway) for leg in self.legs), self.rest
 
 
 @dataclass(frozen=True, slots=True)
