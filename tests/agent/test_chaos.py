@@ -1,6 +1,7 @@
-"""The fold against the kernel itself: random commands, and at every pause `ip route get` for drawn destinations.
+"""The agent against the kernel itself, at random (docs/testing.md).
 
-FSCTL_CHAOS_SECONDS sets how long (default 20). A failure prints the seed; FSCTL_CHAOS_SEED replays it.
+FSCTL_CHAOS_SECONDS sets how long (default 60): a quarter for the fold alone, many small steps, the rest for the whole agent.
+A failure prints the seed and the last actions; FSCTL_CHAOS_SEED draws the same again (timing is not in a seed).
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -20,107 +21,25 @@ from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
 from fsctl.agent.netlink import Kernel
 from fsctl.model import format_mac, parse_mac
+from topologies.sandbox import available
 
+from .chaos.actions import Stage, act
+from .chaos.batch import batch
+from .chaos.draw import DRAWN, INTERFACES, KNOWN, SUBNETS, Chaos
+from .chaos.guard import Guard
+from .chaos.judge import Judge
+from .chaos.world import World
 from .kernel import host
 from .netns import KernelOf, Namespace, namespaces, needs_root, veth
 from .oracle import lookup
 
-SECONDS = float(os.environ.get("FSCTL_CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("FSCTL_CHAOS_SECONDS", "60"))
+FOLD_SECONDS, WHOLE_SECONDS = SECONDS / 4, SECONDS * 3 / 4
 SEED = int(os.environ.get("FSCTL_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
-INTERFACES = ["r0", "r1", "r2"]
-KNOWN = {"r0": "eth0", "r1": "eth1"}
-SUBNETS = {"r0": ("10.0.0", "fd00:9"), "r1": ("10.0.1", "fd00:1"), "r2": ("10.0.2", "fd00:2")}
-PREFIXES4 = [
-    *("default", "10.0.0.0/8", "10.0.1.64/26", "10.5.0.0/16", "10.5.1.0/24", "10.5.1.128/25", "10.5.1.7", "10.6.0.0/16"),
-    "172.16.0.0/12",
-]
-PREFIXES6 = ["default", "fd00::/16", "fd00:1::40/122", "fd05::/32", "fd05:0:1::/48", "fd05:0:1::7", "fd06::/32"]
-HOSTS4 = [f"10.0.{n}.{h}" for n in range(3) for h in (2, 3, 66, 255)]
-HOSTS6 = [f"fd00:{n}::{h}" for n in (9, 1, 2) for h in (2, 3, 42)]
-DRAWN = [
-    *HOSTS4, *HOSTS6, "10.0.0.1", "10.0.1.1", "10.5.0.9", "10.5.1.1", "10.5.1.7", "10.5.1.9", "10.5.1.200", "10.6.7.8",
-    "172.16.9.9", "8.8.8.8", "fd00:1::1", "fd05::9", "fd05:0:1::7", "fd05:0:1::9", "fd06::1", "2001:db8::1", "10.99.0.1",
-]  # fmt: skip
-MACS = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"]
+SHOWN = 30
+"""Actions that a failure shows."""
 CAUTIOUS = {"multipath", "tos", "route MTU", "from", "encapsulated", "dead next hop"}
 """Holes where the kernel would forward, on purpose."""
-
-
-@dataclass
-class Chaos:
-    """Draws commands for `ip -batch`; most are legal, the rest are refused by the kernel and change nothing."""
-
-    rng: random.Random
-
-    def command(self) -> str:
-        kinds = [self.route] * 10 + [self.neigh] * 6 + [self.nexthop] * 2 + [self.link, self.addr, self.peer]
-        return self.rng.choice(kinds)()
-
-    def leg(self, v6: bool) -> str:
-        i = self.rng.choice(INTERFACES)
-        gateway = self.rng.choice(HOSTS6 if v6 else HOSTS4)
-        choices = [f"via {gateway}"] * 5 + [f"dev {i}", f"via {gateway} dev {i} onlink"]
-        if not v6:
-            choices.append(f"via inet6 {self.rng.choice(HOSTS6)} dev {i}")
-        return self.rng.choice(choices)
-
-    def route(self) -> str:
-        v6 = self.rng.random() < 0.4
-        dst = self.rng.choice(PREFIXES6 if v6 else PREFIXES4)
-        verb = self.rng.choice(["add", "add", "replace", "replace", "append", "prepend", "del", "del", "del"])
-        metric = self.rng.choice(["", "", "metric 50", "metric 100"])
-        family = "-6 " if v6 else ""
-        if verb == "del":
-            return f"{family}route del {dst} {metric}"
-        if verb == "prepend" and v6:
-            verb = "append"
-        if self.rng.random() < 0.12:
-            kind = self.rng.choice(["blackhole", "unreachable", "prohibit", "throw"])
-            return f"{family}route {verb} {kind} {dst} {metric}"
-        how = self.leg(v6)
-        if self.rng.random() < 0.15:
-            how = f"nhid {self.rng.choice([1, 2, 3, 4] if not v6 else [11, 12, 13])}"
-        elif self.rng.random() < 0.15:
-            how = " ".join(f"nexthop {self.leg(v6)}" for _ in range(2))
-        elif self.rng.random() < 0.1:
-            how += self.rng.choice([" mtu 1400", " mtu lock 1400", " mtu 1500"])
-        tos = "tos 0x10" if not v6 and self.rng.random() < 0.04 else ""
-        return f"{family}route {verb} {dst} {tos} {how} {metric}"
-
-    def neigh(self) -> str:
-        i, address = self.rng.choice(INTERFACES), self.rng.choice(HOSTS4 + HOSTS6)
-        if self.rng.random() < 0.25:
-            return f"neigh del {address} dev {i}"
-        state = self.rng.choice(["permanent", "reachable", "stale", "permanent", "failed"])
-        return f"neigh replace {address} lladdr {self.rng.choice(MACS)} dev {i} nud {state}"
-
-    def nexthop(self) -> str:
-        number = self.rng.choice([1, 2, 3, 4, 11, 12, 13])
-        if self.rng.random() < 0.3:
-            return f"nexthop del id {number}"
-        if number in (4, 13):
-            return f"nexthop replace id {number} group {'1/2' if number == 4 else '11/12'}"
-        i = self.rng.choice(INTERFACES)
-        gateway = self.rng.choice(HOSTS6 if number > 10 else HOSTS4)
-        return self.rng.choice(
-            [f"nexthop replace id {number} via {gateway} dev {i}"] * 4 + [f"nexthop replace id {number} blackhole"]
-        )
-
-    def link(self) -> str:
-        i = self.rng.choice(INTERFACES)
-        return self.rng.choice(
-            [f"link set {i} down", f"link set {i} up", f"link set {i} up", f"link set {i} mtu 1400", f"link set {i} mtu 1500"]
-        )
-
-    def peer(self) -> str:
-        return f"link set {self.rng.choice(INTERFACES)} carrier {self.rng.choice(['off', 'on', 'on'])}"
-
-    def addr(self) -> str:
-        i = self.rng.choice(INTERFACES)
-        verb = self.rng.choice(["add", "add", "del"])
-        v4, v6 = SUBNETS[i]
-        nodad = "nodad" if verb == "add" else ""
-        return f"addr {verb} {self.rng.choice([f'{v4}.1/24', f'{v6}::1/64 {nodad}', '10.5.1.1/25'])} dev {i}"
 
 
 @pytest.fixture
@@ -176,7 +95,7 @@ def settle(kernel: Kernel, follower: Follower, fold: Fold) -> None:
 
 
 @needs_root
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(FOLD_SECONDS + 120)
 def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
     rng = random.Random(SEED)
     chaos, history = Chaos(rng), list[str]()
@@ -184,15 +103,13 @@ def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
     fold = Fold({parse_mac(router.mac(i)): name for i, name in KNOWN.items()})
     follower = Follower(kernel, fold)
     follower.resync(0.0)
-    end, compared = time.monotonic() + SECONDS, 0
+    end, compared = time.monotonic() + FOLD_SECONDS, 0
     try:
         while time.monotonic() < end:
-            commands = [chaos.command() for _ in range(rng.randint(1, 12))]
+            draw = chaos.quiet if rng.random() < 0.5 else chaos.command
+            commands = [draw() for _ in range(rng.randint(1, 12))]
             history += [*commands, "--"]
-            batch = "\n".join(commands) + "\n"
-            subprocess.run(
-                ["ip", "-n", router.name, "-force", "-batch", "-"], input=batch, text=True, capture_output=True, check=False
-            )
+            batch(router, commands)
             settle(kernel, follower, fold)
             found = list(differences(router, fold))
             if found:  # a state may have moved between the two looks (stale, failed): only what stays counts
@@ -203,3 +120,49 @@ def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
     finally:
         kernel.close()
     assert compared, "nothing was ever delegated: the test says nothing"
+
+
+def report(stage: Stage, problems: list[str]) -> str:
+    return "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *stage.history[-SHOWN:], *problems[:SHOWN]])
+
+
+def told(stage: Stage, judge: Judge, done: Counter[str], seconds: float) -> None:
+    """What a green run has held, in figures; and that it has held anything."""
+    stage.world.stop_agent()
+    worst = {name: max(times) for name, times in stage.withdrawn_s.items()}
+    print(
+        f"\nchaos: seed {SEED}, {seconds:.0f} s, {done.total()} actions, {judge.pauses} pauses, {judge.compared} comparisons "
+        f"({judge.delegated} delegated), {judge.packets} packets, {judge.neighbours} neighbours beside the twin's, "
+        f"{judge.traces} traces, {stage.guard.looks} looks of the guard, {stage.world.overruns} overruns, "
+        f"in step after {judge.slowest:.1f} s at most"
+    )
+    print("actions:", ", ".join(f"{name} {n}" for name, n in done.most_common()))
+    print("the last packet past:", ", ".join(f"{n} {s:.3f} s ({len(stage.withdrawn_s[n])})" for n, s in sorted(worst.items())))
+    assert judge.delegated, "nothing was ever delegated: the test says nothing"
+    assert judge.packets, "no packet was ever forwarded: the test says nothing"
+    if any("the agent is stopped; " in line for line in stage.history if line.startswith("flood")):
+        assert stage.world.overruns, "no message was ever lost: the floods are too small"
+
+
+@needs_root
+@pytest.mark.skipif(not available(), reason="Open vSwitch is not installed")
+@pytest.mark.timeout(WHOLE_SECONDS + 600)
+def test_the_whole_agent(tmp_path: Path) -> None:
+    """The agent's process, the real controller, real packets, and a twin of the router that has no agent."""
+    with World(tmp_path) as world:
+        guard, judge, rng = Guard(world), Judge(world), random.Random(SEED)
+        stage, done = Stage(world, guard, rng, Chaos(rng)), Counter[str]()
+        guard.start()
+        begins = time.monotonic()
+        try:
+            found = judge.pause(20.0)
+            while not found and time.monotonic() < begins + WHOLE_SECONDS:
+                done.update(act(stage) for _ in range(rng.randint(1, 3)))
+                found = judge.pause(stage.patience_s) + guard.problems + stage.problems
+                stage.patience_s = 0.0
+                stage.history.append("--")
+        finally:
+            guard.stop()
+            judge.close()
+        assert not found, report(stage, found)
+        told(stage, judge, done, time.monotonic() - begins)
