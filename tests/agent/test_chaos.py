@@ -6,12 +6,12 @@ A failure prints the seed and the last actions; FSCTL_CHAOS_SEED draws the same 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from .chaos.batch import batch
 from .chaos.draw import DRAWN, INTERFACES, KNOWN, SUBNETS, Chaos
 from .chaos.guard import Guard
 from .chaos.judge import Judge
+from .chaos.kernel_says import Said
 from .chaos.world import World
 from .kernel import host
 from .netns import KernelOf, Namespace, namespaces, needs_root, veth
@@ -38,8 +39,6 @@ FOLD_SECONDS, WHOLE_SECONDS = SECONDS / 4, SECONDS * 3 / 4
 SEED = int(os.environ.get("FSCTL_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 SHOWN = 30
 """Actions that a failure shows."""
-CAUTIOUS = {"multipath", "tos", "route MTU", "from", "encapsulated", "dead next hop"}
-"""Holes where the kernel would forward, on purpose."""
 
 
 @pytest.fixture
@@ -56,27 +55,15 @@ def router() -> Iterator[Namespace]:
         yield ns
 
 
-def asked(ns: Namespace, text: str) -> dict[str, str]:
-    """What the kernel says itself: `ip route get`; {} where it refuses."""
-    out = ns.ip(f"-j route get {text}", check=False)
-    return json.loads(out)[0] if out.strip() else {}
-
-
 def differences(ns: Namespace, fold: Fold) -> Iterator[str]:
-    delegations = list(fold.delegations())
-    neighs = {(n["dst"], n["dev"]): n for n in ns.json("neigh show") if n.get("lladdr")}
-    for text in DRAWN:
+    delegations, said, inside = list(fold.delegations()), Said.by(ns, DRAWN), set(fold.names().values())
+    for (i, name), text in product(KNOWN.items(), DRAWN):
         version, value = host(text)
-        mine = next((a for name in fold.names().values() if (a := lookup(delegations, name, version, value))), None)
-        kernel = asked(ns, text)
-        to = kernel.get("gateway") or kernel.get("via", {}).get("host") or text
-        neigh = neighs.get((to, kernel.get("dev", "")))
-        usable = neigh and not {"FAILED", "INCOMPLETE", "NOARP"} & set(neigh["state"])
-        forwards = kernel.get("type", "unicast") == "unicast" and kernel.get("dev") in KNOWN and usable
-        theirs = (KNOWN[kernel["dev"]], parse_mac(neigh["lladdr"])) if forwards and neigh else None
-        if mine != theirs and not (mine is None and why(fold, version, value) in CAUTIOUS):
+        mine, theirs = lookup(delegations, name, version, value), said.forwarded(i, text)
+        if mine != theirs and not (mine is None and (said.is_special(text) or name not in inside)):
             shown = mine and (mine[0], format_mac(mine[1]))
-            yield f"{text}: fold {shown} ({why(fold, version, value)}), kernel {kernel}, neighbour {neigh}"
+            kernel, neighbour = said.answers[i, text], said.neighbour(i, text)
+            yield f"{text}: fold {shown} ({why(fold, version, value)}), kernel {kernel}, neighbour {neighbour}"
 
 
 def why(fold: Fold, version: int, value: int) -> str:

@@ -33,12 +33,12 @@ class Chaos:
     rng: random.Random
 
     def command(self) -> str:
-        kinds = [self.route] * 10 + [self.neigh] * 6 + [self.nexthop] * 2 + [self.link, self.addr]
+        kinds = [self.route] * 10 + [self.neigh] * 6 + [self.nexthop] * 2 + [self.alike, self.link, self.addr]
         return self.rng.choice(kinds)()
 
     def quiet(self) -> str:
         """Nothing upon which the agent dumps everything anew: what is told has to be enough."""
-        return self.rng.choice([self.route] * 2 + [self.neigh])()
+        return self.rng.choice([self.route] * 5 + [self.neigh] * 3 + [self.alike])()
 
     def leg(self, v6: bool) -> str:
         i = self.rng.choice(INTERFACES)
@@ -70,6 +70,13 @@ class Chaos:
             how += self.rng.choice([" mtu 1400", " mtu lock 1400", " mtu 1500"])
         tos = "tos 0x10" if not v6 and self.rng.random() < 0.04 else ""
         return f"route {verb} {dst} {tos} {how} {metric}"
+
+    def alike(self) -> str:
+        """One of several routes that lead the same way comes, or the first of them goes."""
+        if self.rng.random() < 0.4:
+            return "route del 10.5.0.0/16"
+        verb, other = self.rng.choice(["append", "prepend"]), self.rng.choice(["", *ALIKE])
+        return f"route {verb} 10.5.0.0/16 via 10.0.1.2 dev r1 {other}"
 
     def neigh(self) -> str:
         i, address = self.rng.choice(INTERFACES), self.rng.choice(HOSTS4 + HOSTS6)
