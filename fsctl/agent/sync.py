@@ -166,12 +166,12 @@ class Sync:
 
         One small message, however large the table. fsctl carries withdrawals out first, and ignores older writes that come later.
         """
-        self._urgent = self._is_open and (self._is_full or WRITE in self._busy)
+        self._urgent = self._is_open and (self._is_full or self.is_writing)
 
     @property
     def is_writing(self) -> bool:
-        """Is a write under way? Nobody knows for how long."""
-        return WRITE in self._busy
+        """Is a write under way, or failed and to be tried again? Nobody knows for how long, nor what fsctl has meanwhile."""
+        return WRITE in self._busy or self._backoff[WRITE].tries > 0
 
     @property
     def too_many(self) -> str:

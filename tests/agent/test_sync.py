@@ -390,6 +390,19 @@ def test_a_withdrawal_is_tried_again_until_it_is_answered(world: World) -> None:
     assert world.there() == {}
 
 
+def test_a_withdrawal_does_not_wait_until_a_failed_write_is_tried_again(world: World) -> None:
+    """Up to 15 s, while heartbeats kept what had been written before in force: a firewall that had come meanwhile was passed."""
+    world.fake.refuse = lambda method, path: UnavailableError("busy") if method != "DELETE" and path.endswith("flows") else None
+    world.set("10.1.0.0/16", VIA)
+    world.run(60.0)
+    assert world.there(), "the session is alive, and so is what was written before"
+    assert world.sync.is_writing
+    del world.fib[PART]
+    world.sync.withdraw_now()
+    world.run(0.1)
+    assert world.there() == {}
+
+
 def test_nothing_is_withdrawn_that_fsctl_does_not_have() -> None:
     world = World()
     world.sync.withdraw_now()

@@ -148,7 +148,8 @@ def cut_line(stage: Stage) -> str:
         time.sleep(seconds)
         line.is_cut = False
     stage.patience_s = BACKOFF_S
-    return f"the line is cut for {seconds:g} s: " + "; ".join(commands)
+    then = f"; {obstruct(stage)}" if stage.rng.random() < 0.5 else ""
+    return f"the line is cut for {seconds:g} s: {'; '.join(commands)}{then}"
 
 
 def obstruct(stage: Stage) -> str:
