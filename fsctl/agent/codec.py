@@ -152,16 +152,23 @@ def _legs(version: int, flags: int, at: Mapping[int, memoryview]) -> tuple[Leg, 
         index = u32(at[4]) if 4 in at else 0
         encap = 22 in at or 19 in at  # RTA_ENCAP, RTA_NEWDST
         return (Leg(index, _gateway(version, at), bool(flags & RTNH_F_DEAD), encap),)
-    legs, view, start = [], at[9], 0
-    while start + 8 <= len(view):
-        length, leg_flags, _, index = struct.unpack_from("=HBBi", view, start)
-        if length < 8:
-            break
-        inner = attributes(view[start : start + length], 8)
+    legs = []
+    for leg_flags, _, index, hop in _hops(at[9]):
+        inner = attributes(hop, 8)
         encap = 22 in inner or 19 in inner
         legs.append(Leg(index, _gateway(version, inner), bool(leg_flags & RTNH_F_DEAD), encap))
-        start += (length + 3) & ~3
     return tuple(legs)
+
+
+def _hops(multipath: memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
+    """Of each rtnexthop in RTA_MULTIPATH: flags, weight, interface, and all of its bytes (attributes begin at 8)."""
+    start = 0
+    while start + 8 <= len(multipath):
+        length, flags, weight, index = struct.unpack_from("=HBBi", multipath, start)
+        if length < 8:
+            return
+        yield flags, weight, index, multipath[start : start + length]
+        start += (length + 3) & ~3
 
 
 def _rest(protocol: int, scope: int, flags: int, at: Mapping[int, memoryview]) -> int:
@@ -172,13 +179,7 @@ def _rest(protocol: int, scope: int, flags: int, at: Mapping[int, memoryview]) -
     parts = [protocol, scope, bytes(at.get(7, b"")), bytes(at.get(8, b""))]
     if 30 not in at:
         parts.append(flags & _RTNH_F_LASTING)
-        legs, start = at.get(9, memoryview(b"")), 0
-        while start + 8 <= len(legs):
-            length, leg_flags, weight = struct.unpack_from("=HBB", legs, start)
-            if length < 8:
-                break
-            parts.append((leg_flags & _RTNH_F_LASTING) << 8 | weight)
-            start += (length + 3) & ~3
+        parts += ((leg_flags & _RTNH_F_LASTING) << 8 | weight for leg_flags, weight, _, _ in _hops(at.get(9, memoryview(b""))))
     return hash(tuple(parts)) if any(parts) else 0
 
 
