@@ -22,7 +22,6 @@ End = tuple[str, str]
 """(router, ingress interface)."""
 
 
-
 def notice(place: Place) -> str:
     """A cut, for people."""
     router, interface, version = place

@@ -242,7 +242,10 @@ class Sync:
         self._urgent = self._is_full = False
         self._dirty.clear()
         self._overtaken = self._busy.get(WRITE)
-        return Call(SAFETY, "withdraw now", "DELETE", f"{self._path}/flows", query=self._query())
+        return self._withdrawal(SAFETY, "withdraw now")
+
+    def _withdrawal(self, lane: str, what: str) -> Call:
+        return Call(lane, what, "DELETE", f"{self._path}/flows", query=self._query())
 
     def _session_call(self, now: float) -> Call | None:
         if self.mode is Mode.CLOSING:
@@ -266,7 +269,7 @@ class Sync:
 
     def _write_call(self, now: float) -> Call | None:
         if self.mode is Mode.WITHDRAWING or (self._withdraw and self._is_open):
-            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query())
+            return self._withdrawal(WRITE, "withdraw")
         if self.mode is not Mode.RUNNING or not self._is_open or self.router is None:
             return None
         name = self._unannounced()
@@ -275,7 +278,7 @@ class Sync:
             path = f"{self._path}/interfaces/{quote(name, safe='')}"
             return Call(WRITE, f"interface {name}", "PATCH", path, wire.object_body(wanted), self._query())
         if self.too_many:
-            return Call(WRITE, "withdraw", "DELETE", f"{self._path}/flows", query=self._query()) if self._is_full else None
+            return self._withdrawal(WRITE, "withdraw") if self._is_full else None
         if not self._is_full:
             return self._replace()
         return self._change() if self._dirty and now >= self._due() else None
