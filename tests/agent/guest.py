@@ -30,6 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
 """Whose code the agent runs: this checkout's, wherever the package is installed from."""
 
 
+def confined(ns: Namespace, *python: str) -> list[str]:
+    """Python in the namespace, with CAP_NET_ADMIN as the only capability (what the systemd unit gives the agent)."""
+    only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
+    return ["ip", "netns", "exec", ns.name, *only, sys.executable, *python]
+
+
 @dataclass
 class Guest:
     """A router between two hosts, with interfaces that fsctl knows under other names."""
@@ -42,9 +48,7 @@ class Guest:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *words: str) -> list[str]:
-        """In the namespace, with CAP_NET_ADMIN as the only capability (what the systemd unit gives it)."""
-        only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
-        return ["ip", "netns", "exec", self.ns.name, *only, sys.executable, "-m", "fsctl.agent", *words]
+        return confined(self.ns, "-m", "fsctl.agent", *words)
 
     def start(self, *flags: str, run_dir: Path | None = None, rounds: bool = True) -> subprocess.Popen[str]:
         """Without `rounds`, nothing is looked at because time has passed: what happens must have been told."""
@@ -96,11 +100,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
             veth(ns, interface, hosts, f"h{n}")
             ns.ip(f"addr add 10.0.{n}.1/24 dev {interface}")
             hosts.ip(f"addr add 10.0.{n}.9/24 dev h{n}")
-            for key in ("rp_filter", "send_redirects"):
-                ns.sysctl(f"ipv4/conf/{interface}/{key}", "0")
-        for key in ("rp_filter", "send_redirects"):
-            ns.sysctl(f"ipv4/conf/all/{key}", "0")
-        ns.sysctl("ipv4/ip_forward", "1")
+        ns.forwards_plainly(("r0", "r1"))
         fake = FakeFsctl(a_router({"eth0": ns.mac("r0"), "eth1": ns.mac("r1")}), time.monotonic)
         with inside(ns.name):
             url = stack.enter_context(serving(fake))

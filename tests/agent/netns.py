@@ -6,7 +6,7 @@ import ctypes
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,13 @@ class Namespace:
     def sysctl(self, key: str, value: str) -> None:
         with inside(self.name):
             Path("/proc/sys/net", key).write_text(value)
+
+    def forwards_plainly(self, interfaces: Collection[str]) -> None:
+        """It forwards IPv4, and nothing of it is against a bypass: reverse path filters and redirects are off."""
+        for key in ("rp_filter", "send_redirects"):
+            for i in (*interfaces, "all"):
+                self.sysctl(f"ipv4/conf/{i}/{key}", "0")
+        self.sysctl("ipv4/ip_forward", "1")
 
 
 @contextmanager

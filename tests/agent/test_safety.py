@@ -61,11 +61,7 @@ def guest() -> Iterator[Guest]:
         for n, i in enumerate(KNOWN):
             veth(ns, i, peers, f"p{i}")
             ns.ip(f"addr add 10.0.{n}.1/24 dev {i}")
-            ns.sysctl(f"ipv4/conf/{i}/rp_filter", "0")
-            ns.sysctl(f"ipv4/conf/{i}/send_redirects", "0")
-        ns.sysctl("ipv4/conf/all/rp_filter", "0")
-        ns.sysctl("ipv4/conf/all/send_redirects", "0")
-        ns.sysctl("ipv4/ip_forward", "1")
+        ns.forwards_plainly(KNOWN)
         ns.sysctl("ipv6/conf/all/forwarding", "1")
         kernel = KernelOf(ns.name)
         with inside(ns.name):

@@ -25,7 +25,7 @@ from tests.agent.chaos.fairness import FairClock
 from tests.agent.chaos.line import Line
 from tests.agent.chaos.obstacles import Obstacle
 from tests.agent.fake import a_router
-from tests.agent.guest import ROOT
+from tests.agent.guest import ROOT, confined
 from tests.agent.netns import Namespace, namespaces, veth
 from tests.waiting import waited_for
 from topologies.control import Control
@@ -111,11 +111,10 @@ class World(Whole):
 
     def start_agent(self) -> None:
         words = ["run", "--url", self.line.url, "--router", "vr1", "--run-dir", str(self.directory), "--lease", str(LEASE_S)]
-        only = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
-        python = [sys.executable, "-c", _AGENT, *words, "--token-file", str(self.control.token_file("vr1"))]
+        command = confined(self.guest, "-c", _AGENT, *words, "--token-file", str(self.control.token_file("vr1")))
         with open(self.directory / "agent.log", "ab") as log:
             self.agent = subprocess.Popen(
-                ["ip", "netns", "exec", self.guest.name, *only, *python], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={"PATH": "/usr/sbin:/usr/bin", "PYTHONPATH": str(ROOT)}, preexec_fn=die_with_parent,  # noqa: PLW1509
             )  # fmt: skip
 
@@ -193,9 +192,6 @@ class World(Whole):
             for ns in (self.twin, self.guest):
                 if command.startswith("="):
                     ns.sysctl(*command[1:].split())
-                elif command.startswith("nft "):
-                    run = ["ip", "netns", "exec", ns.name, "nft", command[4:]]
-                    subprocess.run(run, check=True, capture_output=True, text=True)
                 else:
                     ns.run(command)
 
@@ -223,10 +219,6 @@ def _cable(ns: Namespace, hosts: Namespace) -> None:
         for h in (2, 3):
             hosts.ip(f"addr add {v4}.{h}/24 dev {p}")
             hosts.ip(f"addr add {v6}::{h}/64 dev {p} nodad")
-        for key in ("rp_filter", "send_redirects"):
-            ns.sysctl(f"ipv4/conf/{i}/{key}", "0")
-    for key in ("rp_filter", "send_redirects"):
-        ns.sysctl(f"ipv4/conf/all/{key}", "0")
-    ns.sysctl("ipv4/ip_forward", "1")
+    ns.forwards_plainly(INTERFACES)
     ns.sysctl("ipv6/conf/all/forwarding", "1")
 
