@@ -1,4 +1,4 @@
-"""The agent against the kernel itself, at random (docs/testing.md).
+"""The agent against the kernel itself, at random (docs/agent.md).
 
 FSCTL_CHAOS_SECONDS sets how long (default 60): a quarter for the fold alone, many small steps, the rest for the whole agent.
 A failure prints the seed and the last actions; FSCTL_CHAOS_SEED draws the same again (timing is not in a seed).
@@ -19,7 +19,6 @@ import pytest
 from fsctl.agent.decide import Hole
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.agent.netlink import Kernel
 from fsctl.model import format_mac, parse_mac
 from topologies.sandbox import available
 
@@ -48,9 +47,7 @@ def router() -> Iterator[Namespace]:
             veth(ns, i, peers, f"p{i}")
             ns.ip(f"addr add {SUBNETS[i][0]}.1/24 dev {i}")
             ns.ip(f"addr add {SUBNETS[i][1]}::1/64 dev {i} nodad")
-            ns.sysctl(f"ipv4/conf/{i}/rp_filter", "0")
-        ns.sysctl("ipv4/conf/all/rp_filter", "0")
-        ns.sysctl("ipv4/ip_forward", "1")
+        ns.forwards_plainly(INTERFACES)
         ns.sysctl("ipv6/conf/all/forwarding", "1")
         yield ns
 
@@ -71,7 +68,7 @@ def why(fold: Fold, version: int, value: int) -> str:
     return found.reason if isinstance(found, Hole) else type(found).__name__
 
 
-def settle(kernel: Kernel, follower: Follower, fold: Fold) -> None:
+def settle(follower: Follower, fold: Fold) -> None:
     """Take everything in that has happened, as the agent's loop does."""
     for _ in range(2):
         time.sleep(0.02)
@@ -84,8 +81,7 @@ def settle(kernel: Kernel, follower: Follower, fold: Fold) -> None:
 @needs_root
 @pytest.mark.timeout(FOLD_SECONDS + 120)
 def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
-    rng = random.Random(SEED)
-    chaos, history = Chaos(rng), list[str]()
+    chaos, history = Chaos(random.Random(SEED)), list[str]()
     kernel = KernelOf(router.name)
     fold = Fold({parse_mac(router.mac(i)): name for i, name in KNOWN.items()})
     follower = Follower(kernel, fold)
@@ -93,14 +89,13 @@ def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
     end, compared = time.monotonic() + FOLD_SECONDS, 0
     try:
         while time.monotonic() < end:
-            draw = chaos.quiet if rng.random() < 0.5 else chaos.command
-            commands = [draw() for _ in range(rng.randint(1, 12))]
+            commands = chaos.commands()
             history += [*commands, "--"]
             batch(router, commands)
-            settle(kernel, follower, fold)
+            settle(follower, fold)
             found = list(differences(router, fold))
             if found:  # a state may have moved between the two looks (stale, failed): only what stays counts
-                settle(kernel, follower, fold)
+                settle(follower, fold)
                 found = list(differences(router, fold))
             assert not found, "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *history[-150:], *found])
             compared += sum(1 for t in DRAWN if lookup(fold.delegations(), "eth0", *host(t)))

@@ -38,13 +38,9 @@ class Stage:
     withdrawn_s: dict[str, list[float]] = field(default_factory=dict)
     """How long packets were still bypassed after an obstacle had come."""
 
-    def commands(self, most: int = 12) -> list[str]:
-        draw = self.draw.quiet if self.rng.random() < 0.5 else self.draw.command
-        return [draw() for _ in range(self.rng.randint(1, most))]
-
 
 def random_commands(stage: Stage) -> str:
-    commands = stage.commands()
+    commands = stage.draw.commands()
     stage.world.apply(commands)
     return "; ".join(commands)
 
@@ -84,7 +80,7 @@ def learn(stage: Stage) -> str:
 def flood(stage: Stage) -> str:
     """More messages than the agent has room for while it is busy, or stopped."""
     routes = [f"unreachable 11.{n // 250}.{n % 250}.0/24" for n in range(FLOOD)]
-    lines = [f"route add {r}" for r in routes] + (commands := stage.commands(4)) + [f"route del {r}" for r in routes]
+    lines = [f"route add {r}" for r in routes] + (commands := stage.draw.commands(4)) + [f"route del {r}" for r in routes]
     pid, is_stopped = stage.world.agent_pid, stage.rng.random() < 0.5
     if is_stopped:
         with stage.world.stopped(pid):
@@ -98,7 +94,7 @@ def stop_agent(stage: Stage) -> str:
     """For less than its lease, or for so long that fsctl forgets it."""
     seconds = stage.rng.choice([0.1, 0.5, 1.0, LEASE_S + 2.0])
     with stage.world.stopped(stage.world.agent_pid):
-        commands = stage.commands()
+        commands = stage.draw.commands()
         stage.guard.silent_since = stage.world.fair.scheduled()
         stage.world.apply(commands)
         time.sleep(seconds)
@@ -111,7 +107,7 @@ def restart_agent(stage: Stage) -> str:
     """Killed, without a word to fsctl, and started again."""
     with stage.world.fair.held():
         stage.world.stop_agent()
-        commands = stage.commands()
+        commands = stage.draw.commands()
         stage.world.apply(commands)
         stage.world.start_agent()
         if not waited_for(lambda: stage.world.agent_status().get("session", {}).get("in_step"), 60.0):
@@ -123,7 +119,7 @@ def stop_controller(stage: Stage) -> str:
     """It answers nobody; leases run out meanwhile."""
     seconds = stage.rng.choice([0.1, 0.5, 1.5, LEASE_S + 1.0])
     with stage.world.stopped(stage.world.control.pid):
-        commands = stage.commands()
+        commands = stage.draw.commands()
         stage.world.apply(commands)
         time.sleep(seconds)
     stage.patience_s = LEASE_S
@@ -143,7 +139,7 @@ def cut_line(stage: Stage) -> str:
     with stage.world.fair.held():
         line.is_cut = True
         line.cut()
-        commands = stage.commands()
+        commands = stage.draw.commands()
         stage.world.apply(commands)
         time.sleep(seconds)
         line.is_cut = False
@@ -207,9 +203,9 @@ def firewall(stage: Stage) -> str:
 def until_plain(world: World, since: float) -> float:
     """Fair seconds until the switch hands the canary to the router."""
     while True:
-        begins = world.fair.now() - since
-        if not world.is_canary_bypassed() or begins > 10.0:
-            return begins
+        took = world.fair.now() - since
+        if not world.is_canary_bypassed() or took > 10.0:
+            return took
 
 
 Action = Callable[[Stage], str]

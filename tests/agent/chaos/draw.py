@@ -32,6 +32,11 @@ class Chaos:
 
     rng: random.Random
 
+    def commands(self, most: int = 12) -> list[str]:
+        """Some; in half of the cases nothing among them makes the agent dump anew."""
+        draw = self.quiet if self.rng.random() < 0.5 else self.command
+        return [draw() for _ in range(self.rng.randint(1, most))]
+
     def command(self) -> str:
         kinds = [self.route] * 10 + [self.neigh] * 6 + [self.nexthop] * 2 + [self.alike, self.link, self.addr]
         return self.rng.choice(kinds)()

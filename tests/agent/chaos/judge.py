@@ -47,20 +47,24 @@ class Judge:
 
     def _until(self, look: Callable[[], list[str]], patience_s: float) -> list[str]:
         fair, begins, ends = self.world.fair, self.world.fair.now(), time.monotonic() + HARD_S
-        while found := look():
+        while found := self._seen(look):
             if fair.now() - begins > SETTLED_S + patience_s or time.monotonic() > ends:
-                return [f"{found_}  (for {fair.now() - begins:.1f} s)" for found_ in found]
+                return [f"{problem}  (for {fair.now() - begins:.1f} s)" for problem in found]
             time.sleep(LOOK_S)
         self.slowest = max(self.slowest, fair.now() - begins)
         return []
 
+    @staticmethod
+    def _seen(look: Callable[[], list[str]]) -> list[str]:
+        try:
+            return look()
+        except FsctlError as e:
+            return [f"fsctl does not answer: {e}"]
+
     # --- what the kernel says, and the twin -----------------------------------------------------------------
 
     def _tables(self) -> list[str]:
-        try:
-            delegations = self.world.delegations()
-        except FsctlError as e:
-            return [f"fsctl does not answer: {e}"]
+        delegations = self.world.delegations()
         said = Said.by(self.world.guest, DESTINATIONS)
         return [*self._differences(delegations, said), *self._harm()]
 
@@ -103,13 +107,10 @@ class Judge:
 
     def _packets(self) -> list[str]:
         """What is delegated comes out of the router's kernel just so."""
-        try:
-            before = self.world.delegations()
-            pairs = [(i, d) for i in KNOWN for d in DESTINATIONS]
-            seen = self.cables.forwarded(pairs)
-            after = self.world.delegations()
-        except FsctlError as e:
-            return [f"fsctl does not answer: {e}"]
+        before = self.world.delegations()
+        pairs = [(i, d) for i in KNOWN for d in DESTINATIONS]
+        seen = self.cables.forwarded(pairs)
+        after = self.world.delegations()
         found = []
         for i, text in pairs:
             mine = lookup(before, KNOWN[i], *host(text))
@@ -123,10 +124,7 @@ class Judge:
 
     def _switch(self) -> list[str]:
         """The switch does with a packet what fsctl says is delegated."""
-        try:
-            delegated = lookup(self.world.delegations(), "eth0", *host("10.77.0.5"))
-        except FsctlError as e:
-            return [f"fsctl does not answer: {e}"]
+        delegated = lookup(self.world.delegations(), "eth0", *host("10.77.0.5"))
         self.traces += 1
         is_bypassed = self.world.is_canary_bypassed()
         if is_bypassed == bool(delegated):

@@ -47,9 +47,9 @@ class Said:
 
     def forwarded(self, ingress: str, destination: str) -> Answer:
         """(fsctl's name of the interface, MAC address); None: not forwarded, or by an interface that fsctl does not know."""
-        if {ingress, self.answers[ingress, destination].get("dev")} & self.dark:
-            return None
         answer = self.answers[ingress, destination]
+        if {ingress, answer.get("dev")} & self.dark:
+            return None
         neighbour = self.neighbour(ingress, destination)
         if answer.get("type", "unicast") != "unicast" or answer.get("dev") not in KNOWN or "lladdr" not in neighbour:
             return None

@@ -39,16 +39,11 @@ class Obstacle:
         return isinstance(verdict, Forward) and self.forbids(dst.version, delegation.match.in_port, verdict.out)
 
 
-def _chain(family: str, hook: str, rule: str, kind: str = "filter", rest: str = "") -> tuple[str, ...]:
-    """Committed at once by `nft -f`."""
+def _nft(family: str, hook: str, rule: str, kind: str = "filter", rest: str = "", **more: object) -> Obstacle:
+    """Table, chain and rule come in one transaction."""
     head = f"type {kind} hook {hook} {rest} priority 0 ;"
-    return (f"nft add table {family} chaos ; add chain {family} chaos c {{ {head} }} ; {rule}",)
-
-
-def _nft(family: str, hook: str, rule: str, **more: object) -> Obstacle:
-    kind, rest = str(more.pop("kind", "filter")), str(more.pop("rest", ""))
-    ruled = f"add rule {family} chaos c {rule}"
-    return Obstacle(_chain(family, hook, ruled, kind, rest), (f"nft delete table {family} chaos",), **more)  # type: ignore[arg-type]
+    up = f"nft add table {family} chaos ; add chain {family} chaos c {{ {head} }} ; add rule {family} chaos c {rule}"
+    return Obstacle((up,), (f"nft delete table {family} chaos",), **more)  # type: ignore[arg-type]
 
 
 def _sysctl(key: str, value: str, normal: str, **more: object) -> Obstacle:
