@@ -1,7 +1,8 @@
-"""A router with its agent, for the tests of this directory."""
+"""A router with its agent, and an exchange driven by hand, for the tests of this directory."""
 
 from __future__ import annotations
 
 from .guest import guest
+from .sync_world import world
 
-__all__ = ["guest"]
+__all__ = ["guest", "world"]

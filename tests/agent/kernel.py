@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fsctl.agent.decide import Policy
 from fsctl.agent.events import LOCAL, MAIN, Addr, Event, Host, Leg, Link, Neigh, Route
 from fsctl.agent.fib import Fold
+from fsctl.agent.safety import Judgement
 from fsctl.fib import key_of
 from fsctl.model import Delegation, Forward, Prefix, format_mac, parse_mac
 
@@ -91,6 +92,11 @@ def texts(delegations: Iterable[Delegation], ingress: str = "eth0") -> dict[str,
 def table(*events: Event, ingress: str = "eth0", policy: Policy | None = None) -> dict[str, str]:
     """The FIB of the base router after these events."""
     return texts(folded([*base(), *events], policy).delegations(), ingress)
+
+
+def names(judgement: Judgement) -> set[tuple[str, int, str, str]]:
+    """(name, IP version, interface, direction), without the IPv6 redirects that no sysctl turns off."""
+    return {(r.name, r.version, r.interface, r.direction) for r in judgement.refused if r.name != "redirects"}
 
 
 __all__ = ["LOCAL", "MAIN"]

@@ -5,83 +5,17 @@ from __future__ import annotations
 import json
 import random
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fsctl.agent.fib import Fold
-from fsctl.agent.sync import MAX_WAIT_SECONDS, QUIET_SECONDS, SAFETY, SESSION, WRITE, Call, Mode, Settings, Sync
+from fsctl.agent.sync import MAX_WAIT_SECONDS, QUIET_SECONDS, SESSION, WRITE, Call, Mode
 from fsctl.errors import ForbiddenError, FsctlError, InvalidError, UnavailableError
-from fsctl.fib import Change, Fib, key_of
-from fsctl.model import PUNT, Forward, Prefix, Verdict, format_mac
+from fsctl.fib import Fib
+from fsctl.model import PUNT
 
-from .fake import FakeFsctl, a_router
-from .kernel import ETH0, ETH1, MACS
+from .sync_world import ELSEWHERE, VIA, World
 
 EVENT_SECONDS = 0.001
-PART = ("eth0", 4, None)
-
-
-class World:
-    """A fake fsctl, one agent's sync, and a clock that only tests move."""
-
-    def __init__(self, session: str = "one", fake: FakeFsctl | None = None, grace: float = 0.0, now: float = 100.0) -> None:
-        self.now = now
-        self.router = a_router({"eth0": format_mac(MACS[ETH0]), "eth1": format_mac(MACS[ETH1])})
-        self.fake = fake or FakeFsctl(self.router, lambda: self.now)
-        self.fib = Fold().fib
-        self.sync = Sync(Settings("vr1", session, 10.0, grace), self.fib, draw=lambda: 0.5)
-        self.in_flight: list[Call] = []
-
-    def set(self, prefix: str, verdict: Verdict | None) -> None:
-        key = key_of(Prefix.parse(prefix))
-        entries = self.fib.setdefault(PART, {})
-        if verdict is None:
-            entries.pop(key, None)
-        else:
-            entries[key] = verdict
-        self.sync.changed([Change(PART, key, verdict)], self.now)
-
-    def carry(self, call: Call) -> None:
-        try:
-            body = None if call.body is None else json.loads(call.body)
-            answer = self.fake.handle(call.method, call.path, body, call.query)
-        except FsctlError as e:
-            self.sync.failed(call, e, self.now)
-        else:
-            self.sync.answered(call, answer, self.now)
-
-    def run(self, seconds: float = 0.0) -> None:
-        """Let time pass and carry out what is asked for."""
-        end = self.now + seconds
-        for _ in range(100_000):  # more would be an agent that spins
-            while calls := self.sync.calls(self.now):
-                for call in calls:
-                    self.carry(call)
-            wake = self.sync.wake(self.now)
-            if wake is None or wake > end:
-                self.now = end
-                return
-            self.now = max(self.now, wake)
-        raise AssertionError("the agent spins")
-
-    def there(self) -> dict[str, Verdict]:
-        return {str(d.match.dst): d.verdict for d in self.fake.fib}
-
-    def here(self) -> dict[str, Verdict]:
-        return {str(Prefix(4, k >> 8, k & 255)): v for k, v in self.fib.get(PART, {}).items()}
-
-
-VIA = Forward("eth1", 0x02000000000B)
-ELSEWHERE = Forward("eth1", 0x02000000000C)
-
-
-@pytest.fixture
-def world() -> World:
-    made = World()
-    made.set("10.0.0.0/8", VIA)
-    made.run()
-    return made
 
 
 def test_first_everything_then_differences(world: World) -> None:
@@ -342,83 +276,6 @@ def try_quietly(world: World, call: Call) -> None:
 def test_lanes_are_two() -> None:
     assert {call.lane for call in World().sync.calls(0.0)} == {SESSION}
     assert WRITE != SESSION
-
-
-def begin(world: World) -> Call:
-    """A large write that fsctl takes its time for."""
-    world.set("10.9.0.0/16", VIA)
-    world.now += MAX_WAIT_SECONDS
-    (call,) = [c for c in world.sync.calls(world.now) if c.lane == WRITE]
-    return call
-
-
-@pytest.mark.parametrize("comes", ["before", "after", "never"])
-def test_fault_C8_a_withdrawal_overtakes_the_write_under_way(world: World, comes: str) -> None:
-    """It was sent once the write was answered: 7.5 s later."""
-    write = begin(world)
-    if comes == "before":
-        assert write.body is not None
-        world.fake.handle(write.method, write.path, json.loads(write.body), write.query)
-    world.sync.withdraw_now()
-    (now,) = world.sync.calls(world.now)
-    assert (now.lane, now.method, now.body) == (SAFETY, "DELETE", None), "one small message, on a connection of its own"
-    assert not world.sync.calls(world.now), "nothing else is written before it is answered"
-    world.carry(now)
-    assert world.there() == {}
-    if comes == "after":
-        world.carry(write)
-        assert world.there() == {}, "fsctl ignores what was sent before"
-    elif comes == "before":
-        world.sync.answered(write, {"failed": []}, world.now)
-    else:
-        world.sync.failed(write, UnavailableError("no answer"), world.now)
-    assert not world.sync.in_step
-    world.run(1.0)
-    assert world.there() == world.here(), "then the whole table is sent, as it is by now"
-    assert world.sync.in_step
-    assert world.sync.has_session
-
-
-def test_a_withdrawal_is_tried_again_until_it_is_answered(world: World) -> None:
-    world.fake.refuse = lambda method, path: UnavailableError("busy") if (method, path[-5:]) == ("DELETE", "flows") else None
-    world.sync.withdraw_now()
-    world.run(1.0)
-    assert world.there()
-    world.fake.refuse = lambda _method, _path: None
-    del world.fib[PART]
-    world.run(3.0)
-    assert world.there() == {}
-
-
-def test_a_withdrawal_does_not_wait_until_a_failed_write_is_tried_again(world: World) -> None:
-    """Up to 15 s, while heartbeats kept what had been written before in force: a firewall that had come meanwhile was passed."""
-    world.fake.refuse = lambda method, path: UnavailableError("busy") if method != "DELETE" and path.endswith("flows") else None
-    world.set("10.1.0.0/16", VIA)
-    world.run(60.0)
-    assert world.there(), "the session is alive, and so is what was written before"
-    assert world.sync.is_writing
-    del world.fib[PART]
-    world.sync.withdraw_now()
-    world.run(0.1)
-    assert world.there() == {}
-
-
-def test_nothing_is_withdrawn_that_fsctl_does_not_have() -> None:
-    world = World()
-    world.sync.withdraw_now()
-    world.run(1.0)
-    assert ("DELETE", "flows", 0) not in world.fake.log
-
-
-def test_an_interface_that_was_overtaken_is_told_again(world: World) -> None:
-    world.sync.interfaces({"eth0": {"addresses": ["10.0.0.1/24"], "mtu": 1400}})
-    (told,) = [c for c in world.sync.calls(world.now) if c.lane == WRITE]
-    world.sync.withdraw_now()
-    (now,) = world.sync.calls(world.now)
-    world.carry(now)
-    world.carry(told)  # fsctl ignores it: it is older
-    world.run(1.0)
-    assert world.fake.said["eth0"].mtu == 1400
 
 
 def test_fault_C11_F10_more_than_fsctl_allows_is_not_sent_again_and_again(world: World) -> None:
