@@ -24,6 +24,7 @@ from fsctl.rules import (
     ADMISSION,
     EGRESS,
     ELSEWHERE,
+    EPOCHS,
     FLOW_SWITCH,
     GUARD,
     LEARN,
@@ -156,7 +157,7 @@ def _learn(bridge: Bridge, ofport: int | None) -> tuple[Action, ...]:
     if ofport is None or ofport not in bridge.sender_ports:
         return ()
     age_s = min(max(bridge.mac_age_s, 1), MAX_AGE_S)
-    epoch = bridge.port_ids.get(ofport, 0) % 128
+    epoch = bridge.port_ids.get(ofport, 0) % EPOCHS
     return (Learn(ofport, age_s, bridge.sender_ports[ofport], epoch, ofport in bridge.exempt_ports),)
 
 

@@ -15,10 +15,12 @@ GUARD, FLOW_SWITCH, EGRESS, ADMISSION, TTL, WAYS, MTU, SENDERS, LEARN, ELSEWHERE
 
 COOKIE = 0x6673_6374_6C00_0000
 """Marks the rules that fsctl writes ("fsctl"). A rule with another cookie is replaced only where it took the place of one."""
-LEARNED_COOKIE = 0x6673_6374_6C80_0000
-"""Marks the rules that the switch learns by `Learn`; see `Learn.cookie`."""
 COOKIE_MASK = 0xFFFF_FFFF_FF80_0000
-"""The bits that tell COOKIE, LEARNED_COOKIE and the cookies of others apart."""
+"""The bits that tell COOKIE and the cookies of others apart."""
+LEARNED_COOKIE, LEARNED_MASK = 0x6673_6C00_0000_0000, 0xFFFF_FF00_0000_0000
+"""Marks the rules that the switch learns by `Learn` ("fsl", and the bits that hold it); see `Learn.cookie`."""
+EPOCHS = 1 << 24
+"""How many epochs of a port `Learn.cookie` tells apart."""
 LEARNED = 10
 """The priority of learned rules in table SENDERS."""
 NORMAL_BIT = 2
@@ -71,7 +73,7 @@ class Learn:
 
     The rule goes after `age_s` seconds without such packets, and with the rule that contains this action. `port` is
     the port that this action is for; at most `limit` senders are learned there. `by_normal`: the rule has no output, it
-    sets NORMAL_BIT, and table ELSEWHERE leaves the packet to NORMAL. `epoch` (7 bits) tells what the port has learned
+    sets NORMAL_BIT, and table ELSEWHERE leaves the packet to NORMAL. `epoch` (below EPOCHS) tells what the port has learned
     apart from what another port with its number had learned before.
     """
 
@@ -86,9 +88,10 @@ class Learn:
         """Of the rules that it adds: the port in the low 16 bits, above them age and epoch.
 
         A rule keeps its timeout when it is refreshed, and its output when its port's number goes to another port. So in
-        both cases the cookie changes, and Open vSwitch deletes what was learned with the old one.
+        both cases the cookie changes, and Open vSwitch deletes what was learned with the old one. Were two ports' epochs
+        the same, frames would go on to the port that the number has left: hence 24 bits, and not a few.
         """
-        return LEARNED_COOKIE | (self.age_s + self.epoch) % 128 << 16 | self.port & 0xFFFF
+        return LEARNED_COOKIE | (self.age_s + self.epoch) % EPOCHS << 16 | self.port & 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)

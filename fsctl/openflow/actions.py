@@ -14,6 +14,7 @@ from typing import Any, cast
 from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
 from fsctl.rules import (
+    EPOCHS,
     LEARNED,
     NORMAL_BIT,
     SENDERS,
@@ -141,7 +142,7 @@ def _decode_learn(raw: bytes) -> Action | None:
     _, age_s, _, cookie, _, _, _, _, limit, _, _ = _LEARN2.unpack_from(raw, 10)
     port = cookie & 0xFFFF
     by_normal = raw[10 + _LEARN2.size :].startswith(_LEARN_NORMAL)
-    epoch = ((cookie >> 16) - age_s) % 128
+    epoch = ((cookie >> 16) - age_s) % EPOCHS
     return Learn(port if port < c.MAX_PORT & 0xFFFF else port | 0xFFFF_0000, age_s, limit, epoch, by_normal)
 
 

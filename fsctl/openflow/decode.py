@@ -14,7 +14,7 @@ from fsctl.openflow import const as c
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
 from fsctl.openflow.text import foreign_text
-from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, Action, Field, Normal, RuleKey
+from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, LEARNED_MASK, Action, Field, Normal, RuleKey
 from fsctl.status import ForeignRule, Port
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
@@ -66,13 +66,12 @@ class FlowDecoder:
             match_end = match_at + int.from_bytes(body[match_at + 2 : match_at + 4], "big")
             actions_at = match_end + (match_at - match_end) % 8
             at += length
-            owner = cookie & COOKIE_MASK
-            if owner == LEARNED_COOKIE:
+            if cookie & LEARNED_MASK == LEARNED_COOKIE:
                 dump.learned += 1
                 continue
             key = RuleKey(table, priority, self._match(body[match_at + 4 : match_end]))
             actions = body[actions_at:at]
-            if owner == COOKIE:
+            if cookie & COOKIE_MASK == COOKIE:
                 dump.rules[key] = decode_instructions(actions)
                 dump.counters[key] = (packets, octets)
             else:

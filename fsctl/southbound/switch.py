@@ -24,7 +24,19 @@ from fsctl.openflow import (
     requests,
 )
 from fsctl.openflow.monitor import ADDED, MODIFIED, REMOVED, RESUMED
-from fsctl.rules import COOKIE, COOKIE_MASK, FLOW_SWITCH, GUARD, LEARNED_COOKIE, TABLES, RuleChange, RuleKey, RuleTable, Update
+from fsctl.rules import (
+    COOKIE,
+    COOKIE_MASK,
+    FLOW_SWITCH,
+    GUARD,
+    LEARNED_COOKIE,
+    LEARNED_MASK,
+    TABLES,
+    RuleChange,
+    RuleKey,
+    RuleTable,
+    Update,
+)
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
@@ -157,7 +169,7 @@ class Southbound:
 
     def _updates(self, body: bytes) -> None:
         try:
-            updates = [update for update in decode_flow_updates(body) if update.cookie & COOKIE_MASK != LEARNED_COOKIE]
+            updates = [update for update in decode_flow_updates(body) if update.cookie & LEARNED_MASK != LEARNED_COOKIE]
         except ValueError as e:
             LOG.warning("bridge %s: a malformed flow update: %s", self.bridge, e)
             updates = [FlowUpdate(RESUMED)]

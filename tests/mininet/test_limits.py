@@ -10,7 +10,7 @@ import pytest
 from odd_frames import OddFrames, marker
 from packets import PORT, Listener, RawListener, send_frames, send_udp
 
-from fsctl.rules import COOKIE_MASK, LEARNED_COOKIE
+from fsctl.rules import LEARNED_COOKIE, LEARNED_MASK
 from tests.waiting import eventually
 from topologies.lab import Lab
 from topologies.plan import RoutedTopo
@@ -78,7 +78,7 @@ def test_fault_A16_a_host_that_never_sends_is_found_where_ovsdb_knows_its_port(l
         lab.ovs.vsctl("set", "interface", port, f'external_ids:attached-mac="{mac}"')
         eventually(lambda: f"priority=20,dl_dst={mac}" in lab.ovs.ofctl("dump-flows", bridge, "table=7"))
     try:
-        lab.ovs.ofctl("del-flows", bridge, f"cookie={LEARNED_COOKIE:#x}/{COOKIE_MASK:#x},table=7")
+        lab.ovs.ofctl("del-flows", bridge, f"cookie={LEARNED_COOKIE:#x}/{LEARNED_MASK:#x},table=7")
         lab.ovs.appctl("fdb/flush", bridge)
         # A socket that takes the packets: an answer that nobody listens would be a frame of B's.
         with (
