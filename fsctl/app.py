@@ -33,7 +33,7 @@ from fsctl.errors import FsctlError  # noqa: E402
 from fsctl.northbound import Auth, make_app  # noqa: E402
 from fsctl.northbound.listener import RestListener  # noqa: E402
 from fsctl.ovsdb import OvsdbLinks  # noqa: E402
-from fsctl.runtime import Event  # noqa: E402
+from fsctl.runtime import SLICE_S, Event  # noqa: E402
 from fsctl.southbound import Southbound  # noqa: E402
 from fsctl.southbound.link import serve as speak_openflow  # noqa: E402
 from fsctl.southbound.listener import OpenFlowListener  # noqa: E402
@@ -72,7 +72,7 @@ class HubRuntime:
     def now(self) -> float:
         return float(eventlet.hubs.get_hub().clock())
 
-    def offload(self, function: Callable[[], T], patience: float) -> T:
+    def offload(self, function: Callable[[], T], patience: float, meanwhile: Callable[[], object] | None = None) -> T:
         done: eventlet.Event = eventlet.Event()
 
         def work() -> None:
@@ -83,6 +83,10 @@ class HubRuntime:
 
         hub.spawn(work)
         with eventlet.Timeout(patience, TimeoutError()):
+            while meanwhile is not None and not done.ready():
+                with eventlet.Timeout(SLICE_S, False):
+                    done.wait()
+                meanwhile()
             result: T = done.wait()
         return result
 

@@ -55,6 +55,10 @@ class Switch(Protocol):
 
     def apply(self, update: Update) -> list[Rejection]: ...
     def fill(self) -> Filling: ...
+    def overtake(self, changes: Sequence[RuleChange]) -> list[Rejection]:
+        """As `apply`, one by one, also while a bundle is being filled."""
+        ...
+
     def dump(self) -> Dump: ...
     def counters(self) -> Mapping[RuleKey, tuple[int, int]]: ...
     def watch(self, on_drift: Callable[[bool], None]) -> None:
@@ -104,6 +108,10 @@ class _Abandon(NamedTuple):
     pass
 
 
+class _Overtaking(NamedTuple):
+    changes: Sequence[RuleChange]
+
+
 @dataclass(frozen=True, slots=True)
 class _Sync:
     """`ours` are the rules that this switch has confirmed to hold: their places are taken back from others."""
@@ -113,7 +121,7 @@ class _Sync:
     ours: frozenset[RuleKey] = field(default_factory=frozenset)
 
 
-_Item = Sequence[RuleChange] | _Commit | _Abandon | _Sync
+_Item = Sequence[RuleChange] | _Commit | _Abandon | _Overtaking | _Sync
 
 
 class BridgeWorker:
@@ -151,6 +159,12 @@ class BridgeWorker:
     def commit(self) -> int:
         """The bundle is complete. Returns its number, which the report will have."""
         return self._numbered(_Commit)
+
+    def overtake(self, changes: Sequence[RuleChange]) -> None:
+        """Changes that are made before all that waits, but for a comparison: that would undo them."""
+        last = max((n for n, item in enumerate(self._queue) if isinstance(item, _Sync)), default=-1)
+        self._queue.insert(last + 1, _Overtaking(changes))
+        self._awake.set()
 
     def abandon(self) -> None:
         """Discard what was added since the last commit."""
@@ -246,6 +260,9 @@ class BridgeWorker:
             self._finish(item)
         elif isinstance(item, _Abandon):
             self._give_up()
+        elif isinstance(item, _Overtaking):
+            for rejection in self.switch.overtake(item.changes):
+                _LOG.warning("bridge %s rejected %s: %s", self.switch.bridge, rejection.key, rejection.error)
         else:
             self.backlog = max(0, self.backlog - len(item))
             if self._filling is None:

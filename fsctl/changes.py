@@ -24,6 +24,7 @@ from fsctl.recovery import Recovery
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import InterfaceChange, NexthopMove, Override, Write, WriteResult
+from fsctl.stops import Stops
 from fsctl.store import Commit
 from fsctl.writes import Pending, Submitted, Together, failures_of
 
@@ -42,11 +43,13 @@ class Owner(Protocol):
     answers: Answers
     sessions: Sessions
     recovery: Recovery
+    stops: Stops
     starting_until: float
 
     @property
     def is_starting(self) -> bool: ...
     def away(self) -> tuple[str, ...]: ...
+    def pause(self) -> None: ...
 
 
 class _Sent(NamedTuple):
@@ -71,20 +74,22 @@ class Changes:
 
     def withdraw(self, router: str) -> None:
         """Withdraw a router's delegations, also while the store fails."""
-        pending = Pending(self._owner.runtime, self._owner.away)
-        self.write(self.together(Submitted(Write(router, (), replace=True, is_admin=True), pending)))
+        submitted = Submitted(Write(router, (), replace=True, is_admin=True), Pending(self._owner.runtime, self._owner.away))
+        self._owner.stops.ask(*submitted)
+        self._owner.pause()
+        self.write(self.together(submitted))
 
     def write(self, together: Together) -> None:
         """Carry out a batch of writes."""
         owner = self._owner
         failure: FsctlError | None = None
-        commits = together.commits(owner.runtime.pause)
+        commits = together.commits(owner.pause)
         if owner.recovery.problem:
             failure = UnavailableError(f"{owner.recovery.problem}; nothing was changed")
             commits = together.keep_withdrawals(failure)
         try:
             if commits:
-                self.revision = owner.durable.commit_all(commits)
+                self.revision = owner.durable.commit_all(commits, owner.stops.serve)
         except FsctlError as e:
             commits = together.keep_withdrawals(e)
             owner.durable.owe(commit.router for commit in commits)
@@ -154,7 +159,7 @@ class Changes:
                 fib.add_nexthop(number, nexthop)
             for change in changes:
                 fib.apply(change)
-            self._owner.runtime.pause()
+            self._owner.pause()
 
     def _send(self, changes: Callable[[], Pieces]) -> _Sent:
         owner = self._owner
@@ -162,13 +167,18 @@ class Changes:
             return _Sent()
         before = owner.desired.now.layout.joined
         try:
-            numbers = owner.installer.send(changes(), lambda: owner.desired.now.layout)
+            numbers = owner.installer.send(self._with_stops(changes()), lambda: owner.desired.now.layout)
         except Exception:  # noqa: BLE001 - a bug: compiling everything anew repairs it
             _LOG.exception("a change could not be compiled; compiling everything anew")
             owner.recovery.needed()
             # The answer waits for the comparison that follows.
             numbers = {bridge: here.worker.sent + 1 for bridge, here in owner.installer.bridges.items()}
         return _Sent(numbers, owner.desired.now.layout.joined - before)
+
+    def _with_stops(self, pieces: Pieces) -> Pieces:
+        """In the same bundle go the stop rules whose withdrawals it carries out."""
+        yield from pieces
+        yield self._owner.desired.now.layout.restop(self._owner.stops.wanted())
 
     def _report(self, write: Write, result: WriteResult) -> WriteResult:
         failed = failures_of(self._owner.installer, self._owner.desired.now.compiler, write)

@@ -9,18 +9,16 @@ everything else. The loop waits for the store only, and not for long (`durable`)
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from fsctl import cuts
 from fsctl.answers import Answers
 from fsctl.bridge_worker import BridgeWorker, Report
 from fsctl.changes import Changes
 from fsctl.config import Config
 from fsctl.connections import Client, Connections
 from fsctl.desired import Desired, Snapshot
-from fsctl.durable import Durable
+from fsctl.durable import Durable, load
 from fsctl.errors import NotFoundError
 from fsctl.fib import Fib, Page
 from fsctl.installer import Installer
@@ -30,7 +28,6 @@ from fsctl.lease_clock import LeaseClock
 from fsctl.links import Links
 from fsctl.model import Network, Packet
 from fsctl.recovery import Recovery
-from fsctl.rules import COOKIE
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import (
@@ -47,7 +44,8 @@ from fsctl.status import (
     WalkReport,
     Write,
 )
-from fsctl.store import Store, Stored
+from fsctl.stops import Stops
+from fsctl.store import Store
 from fsctl.views import Views
 from fsctl.writes import Pending, Submitted
 
@@ -63,6 +61,8 @@ TICK_S = 1.0
 """The longest that the loop sleeps. It wakes earlier when a lease ends, a comparison is due or a write is to be answered."""
 READER_PATIENCE_S = 2.0
 """How long a reader waits for the end of the loop's turn."""
+WORKERS_TURNS = 3
+"""Until what was handed to the switches' workers is on its way: a worker writes it, and Ryu's own thread sends it."""
 STUCK_S = 10.0
 """/healthz reports a loop that has finished no job for so long."""
 
@@ -73,14 +73,14 @@ class Controller:
     def __init__(self, config: Config, store: Store, links: Links, runtime: Runtime) -> None:
         self.config, self.links, self.runtime = config, links, runtime
         self.durable = Durable(store, runtime)
-        stored = _load(config, store)
+        stored = load(config, store)
         self.inventory = Inventory(config, overrides=dict(stored.interfaces))
         for disagreement in self.inventory.disagreements():
             _LOG.warning("%s", disagreement)
         fibs = {name: stored.fibs.get(name, Fib()) for name in config.routers}
-        self.desired = Desired(self.inventory, fibs, runtime.pause)
+        self.desired = Desired(self.inventory, fibs, self.pause)
         self._jobs = Jobs(runtime)
-        self.installer = Installer(runtime, lambda worker, report: self._jobs.add(lambda: self._reported(worker, report)))
+        self.installer = Installer(runtime, self._report, self.pause)
         self.connections = Connections(
             self.installer, self.inventory, runtime, self._jobs.add, is_local=config.openflow.is_local
         )
@@ -88,6 +88,7 @@ class Controller:
         self.views = Views(self)
         self.lease_clock = LeaseClock(runtime)
         self.sessions = Sessions(self.durable, self.lease_clock.now, self._jobs.wake)
+        self.stops = Stops(self.desired, self.installer, self.sessions)
         self.changes = Changes(self, stored.revision)
         self._wanted_links: frozenset[frozenset[str]] | None = None
         self._may_release = False
@@ -143,6 +144,8 @@ class Controller:
         self._router(write.router)
         ticket = Pending(self.runtime, self.away)
         self._jobs.submit(Submitted(write, ticket))
+        if write.is_withdrawal:
+            self.stops.ask(write, ticket)
         return ticket
 
     def incoming(self) -> AbstractContextManager[None]:
@@ -169,15 +172,7 @@ class Controller:
         return self.views.bridges()
 
     def notices(self) -> Sequence[str]:
-        links = self.links
-        waiting = [
-            f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
-        ]
-        return waiting + [cuts.notice(place) for place in sorted(self.network.cuts)] + [
-            f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
-            f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
-            for name in sorted(links.released_with_rules)
-        ]
+        return self.views.notices()
 
     def rules(self) -> Iterable[RuleStatus]:
         return self.views.rules()
@@ -228,6 +223,7 @@ class Controller:
         while not self._stopped:
             try:
                 self._jobs.wait(self._patience())
+                self.pause()
                 while self._jobs and not self._stopped:
                     self._one(self._next())
                     self._duties()
@@ -241,8 +237,8 @@ class Controller:
     def _duties(self) -> None:
         """Everything that depends on state alone, and not on who changed it."""
         for duty in (
-            self._begin, self._restructure, self._withdraw_expired, self._compare, self._ask_for_links, self._store_owed,
-            self._answer,
+            self._begin, self._restructure, self._withdraw_expired, self._compare, self._unstop,
+            self._ask_for_links, self._store_owed, self._answer,
         ):  # fmt: skip
             self._one(duty)
 
@@ -296,6 +292,13 @@ class Controller:
             self.recovery.needed()
         finally:
             self._idle.set()
+
+    def pause(self) -> None:
+        """Between the pieces of long work: others run, and what is to be stopped is stopped."""
+        self.runtime.pause()
+        if self.stops.serve():
+            for _ in range(WORKERS_TURNS):
+                self.runtime.pause()
 
     def between_turns(self) -> None:
         """Wait until no job is being done, for at most READER_PATIENCE_S (`views.Known`)."""
@@ -366,6 +369,12 @@ class Controller:
             self.links.allow_release()
             self._may_release = True
 
+    def _unstop(self) -> None:
+        """End what was stopped for a withdrawal that has changed nothing, or was refused."""
+        layout, wanted = self.now.layout, self.stops.wanted()
+        if layout.stopped.keys() - wanted and not self.recovery.is_needed:
+            self.installer.send([layout.restop(wanted)], lambda: layout)
+
     def _withdraw_expired(self) -> None:
         """Withdraw the delegations of routers whose leases are over, also while the store fails."""
         for router in self.sessions.expired():
@@ -380,15 +389,10 @@ class Controller:
 
     # --- switches ----------------------------------------------------------------------------------------
 
+    def _report(self, worker: BridgeWorker, report: Report) -> None:
+        self._jobs.add(lambda: self._reported(worker, report))
+
     def _reported(self, worker: BridgeWorker, report: Report) -> None:
         here = self.installer.current(worker)
         if here is not None:
             self.installer.take(here, report, self.now.layout)
-
-
-def _load(config: Config, store: Store) -> Stored:
-    """What is stored of the configured routers; delegations of others are kept aside, and never installed."""
-    known = {name: router.interfaces for name, router in config.routers.items()}
-    for lost in store.set_aside(known, time.time()):
-        _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
-    return store.load()

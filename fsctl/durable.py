@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
 from threading import Lock
 from typing import Protocol, TypeVar
 
+from fsctl.config import Config
 from fsctl.errors import FsctlError, StoreError
 from fsctl.fib import Fib
 from fsctl.model import Forward
 from fsctl.runtime import Runtime
 from fsctl.status import CLEAR, InterfaceChange, Orphan, Override, Session
-from fsctl.store import Commit, Store
+from fsctl.store import Commit, Store, Stored
 
 _LOG = logging.getLogger(__name__)
 PATIENCE_S, ROWS_PER_S = 1.0, 20_000
@@ -69,10 +71,13 @@ class Durable:
         """The routers whose stored table may differ from what is in force."""
         return {router for kind, router, _ in tuple(self._debts) if kind is Kind.TABLE}
 
-    def commit_all(self, commits: Sequence[Commit]) -> int:
-        """Make writes durable, all or none; returns the revision. Raises StoreError: the caller then changes nothing."""
+    def commit_all(self, commits: Sequence[Commit], meanwhile: Callable[[], object] | None = None) -> int:
+        """Make writes durable, all or none; returns the revision. Raises StoreError: the caller then changes nothing.
+
+        `meanwhile` is called again and again while the store is at work.
+        """
         rows = sum(len(commit.changes) for commit in commits)
-        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), rows)
+        return self._commit([commit.router for commit in commits], lambda: self.store.commit_all(commits), rows, meanwhile)
 
     def move_nexthop(self, router: str, nexthops: Mapping[int, Forward]) -> int:
         """Make the new MAC of a neighbour durable. Raises StoreError."""
@@ -122,12 +127,16 @@ class Durable:
         for debt in debts:
             self._debts[debt] = next(self._counter)
 
-    def _commit(self, routers: Sequence[str], work: Callable[[], T], rows: int = 1) -> T:
+    def _commit(
+        self, routers: Sequence[str], work: Callable[[], T], rows: int = 1, meanwhile: Callable[[], object] | None = None
+    ) -> T:
         if self.owed.intersection(routers):
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
-        return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows)
+        return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows, meanwhile=meanwhile)
 
-    def _call(self, work: Callable[[], T], *debts: Debt, rows: int = 1) -> T:
+    def _call(
+        self, work: Callable[[], T], *debts: Debt, rows: int = 1, meanwhile: Callable[[], object] | None = None
+    ) -> T:
         """Call `work` in the store's thread; it writes `rows` rows. Raises StoreError, also when it takes too long.
 
         After a timeout `work` may still be done later, so `debts` are owed.
@@ -142,7 +151,7 @@ class Durable:
                 self._is_busy = False
 
         try:
-            result = self._runtime.offload(in_thread, patience)
+            result = self._runtime.offload(in_thread, patience, meanwhile)
         except TimeoutError as e:
             self._is_late = True
             self._owe(*debts)
@@ -229,3 +238,10 @@ class Durable:
             self.store.commit_session(session)
         else:
             self.store.forget_session(router)
+
+def load(config: Config, store: Store) -> Stored:
+    """What is stored of the configured routers; delegations of others are kept aside, and never installed."""
+    known = {name: router.interfaces for name, router in config.routers.items()}
+    for lost in store.set_aside(known, time.time()):
+        _LOG.warning("router %s: %s; %d delegations are kept aside (`fsctl orphans`)", lost.router, lost.why, lost.count)
+    return store.load()

@@ -28,8 +28,11 @@ Pieces = Iterable[Mapping[str, list[RuleChange]]]
 class Installer:
     """The connected switches by bridge."""
 
-    def __init__(self, runtime: Runtime, report: Callable[[BridgeWorker, Report], None]) -> None:
-        self._runtime, self._report = runtime, report
+    def __init__(
+        self, runtime: Runtime, report: Callable[[BridgeWorker, Report], None], pause: Callable[[], None] | None = None
+    ) -> None:
+        """`pause` is called between the pieces of long work."""
+        self._runtime, self._report, self._pause = runtime, report, pause or runtime.pause
         self.bridges: dict[str, BridgeState] = {}
 
     def in_step(self, bridge: str) -> bool:
@@ -78,7 +81,7 @@ class Installer:
                 for bridge, changes in piece.items():
                     if changes and self._add(bridge, changes):
                         open_.add(bridge)
-                self._runtime.pause()
+                self._pause()
             for bridge in open_:
                 self._keep_demoted(bridge, layout)
         except BaseException:
@@ -100,9 +103,15 @@ class Installer:
         """What has changed must not catch the packets of rules that were rejected before."""
         here = self.bridges.get(bridge)
         if here is not None and here.is_tracked and here.rejected:
-            demoted = to_demote(layout(), bridge, here.rejected, here.demoted, self._runtime.pause)
+            demoted = to_demote(layout(), bridge, here.rejected, here.demoted, self._pause)
             here.demoted.update(demoted)
             here.worker.add([RuleChange(key, BRIDGE, False) for key in demoted])
+
+    def overtake(self, bridge: str, changes: list[RuleChange]) -> None:
+        """Changes that are made before all that the bridge is still sent. A bridge of unknown state gets them when compared."""
+        here = self.bridges.get(bridge)
+        if here is not None and here.is_tracked and changes:
+            here.worker.overtake(changes)
 
     def sync(self, bridge: str, layout: Layout) -> None:
         """Compare the bridge as a whole with what is wanted now, and send the difference."""
@@ -135,7 +144,7 @@ class Installer:
             if report.rejections and not here.is_superseded(report):
                 self._rejected(here, report, layout)
             if report.table is not None and here.demoted and not here.is_superseded(report):
-                here.promote(to_demote(layout, here.bridge, here.rejected, (), self._runtime.pause), now)
+                here.promote(to_demote(layout, here.bridge, here.rejected, (), self._pause), now)
 
     def _rejected(self, here: BridgeState, report: Report, layout: Layout) -> None:
         """Note what was rejected; no other rule may bypass its packets instead."""
@@ -149,7 +158,7 @@ class Installer:
         fixes = [RuleChange(c.key, None, False) for c in report.changes if c.key in words and not c.is_new]
         if any(key.table not in (FLOW_SWITCH, WAYS, MTU) for key in words):
             fixes += self._quarantine(here, layout)
-        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted, self._runtime.pause)
+        demoted = to_demote(layout, bridge, here.rejected.keys() & words.keys(), here.demoted, self._pause)
         here.demoted.update(demoted)
         fixes += [RuleChange(key, BRIDGE, False) for key in demoted]
         if fixes and here.is_tracked:

@@ -9,7 +9,7 @@ makes all rules from scratch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler
@@ -35,6 +35,7 @@ from fsctl.rules import (
     RuleTable,
     SetField,
 )
+from fsctl.stop_rules import stop_rules
 from fsctl.ways import Tally, Ways, has_way
 
 ETHERNET_HEADER = 14
@@ -133,6 +134,10 @@ class Layout:
                     self._join(bridge, effect, 1)
         self.longest = {name: self._longest(name) for name in network.bridges}
         self.frames = {name: fixed_rules(network, name, self.longest[name]) for name in network.bridges}
+        self.stopped: dict[str, int] = dict(before.stopped) if before else {}
+        """The routers past which nothing is bypassed (`stops`), and the turn of each."""
+        self._turn: int = before._turn if before else 0
+        self._stop_rules = self._stops(self.stopped)
 
     def _longest(self, bridge: str) -> Longest:
         """The longest chain in force from each interface of a bridge."""
@@ -160,6 +165,41 @@ class Layout:
     def joined(self) -> frozenset[frozenset[str]]:
         """The pairs of bridges that chains need joined now."""
         return frozenset(self._joins)
+
+    # --- stops -------------------------------------------------------------------------------------------
+
+    def stop(self, router: str) -> dict[str, list[RuleChange]]:
+        """End the bypass past a router, until `restop` without it; returns the rules to be added, by bridge."""
+        self._turn += 1
+        self.stopped[router] = self._turn
+        added: dict[str, list[RuleChange]] = {}
+        for bridge, rules in self._stops({router: self._turn}).items():
+            self._stop_rules[bridge] |= rules
+            added[bridge] = [RuleChange(key, actions) for key, actions in rules.items()]
+        return added
+
+    def restop(self, routers: Collection[str]) -> dict[str, list[RuleChange]]:
+        """Of the stopped routers, these stay so: follow what leads to them now. Returns the changes, by bridge."""
+        if not self.stopped:
+            return {}
+        self.stopped = {router: turn for router, turn in self.stopped.items() if router in routers}
+        before, self._stop_rules = self._stop_rules, self._stops(self.stopped)
+        changes: dict[str, list[RuleChange]] = {}
+        for bridge, rules in self._stop_rules.items():
+            old = before[bridge]
+            found = [RuleChange(key, actions) for key, actions in rules.items() if key not in old]
+            found += [RuleChange(key, None, False) for key in old.keys() - rules.keys()]
+            if found:
+                changes[bridge] = found
+        return changes
+
+    def _stops(self, stopped: Mapping[str, int]) -> dict[str, dict[RuleKey, tuple[Action, ...]]]:
+        """The stop rules for these routers, by bridge; a router that is not configured any more has none."""
+        found: dict[str, dict[RuleKey, tuple[Action, ...]]] = {bridge: {} for bridge in self.network.bridges}
+        for router, turn in stopped.items():
+            for bridge, made in stop_rules(self.compiler, router, turn):
+                found[bridge][made.key] = made.actions
+        return found
 
     def _join(self, bridge: str, effect: Effect, by: int) -> None:
         """Count a way that leads (+1) or led (-1) to another bridge."""
@@ -289,8 +329,8 @@ class Layout:
         return node.version, node.interface.bridge, node.interface.mac, node.eth_src
 
     def _few(self, bridge: str) -> RuleTable:
-        """All rules of a bridge but the collapsed ones: fixed rules and ways."""
-        table = RuleTable(dict(self.frames[bridge].rules))
+        """All rules of a bridge but the collapsed ones: fixed rules, stop rules and ways."""
+        table = RuleTable(self.frames[bridge].rules | self._stop_rules[bridge])
         for effect, number in self.ways[bridge].numbers.items():
             table.add(*way_of(self.network, bridge, effect, number))
         return table

@@ -222,6 +222,10 @@ class Plane(Nodes):
                     todo.append(index)
         return Concerned(watched, [n for n in self.nodes if n.held and n.index in seen])
 
+    def leading_to(self, router: str) -> tuple[Node, ...]:
+        """The nodes whose walks can pass this router, its own among them."""
+        return self.upstream(frozenset(node.index for node in self._of_router[router]))
+
     # --- rules -----------------------------------------------------------------------------------
 
     def root(self) -> State:

@@ -25,6 +25,10 @@ class Recovery:
         if self._due_at is None:
             self._due_at = self._now()
 
+    @property
+    def is_needed(self) -> bool:
+        return self._due_at is not None
+
     def is_due(self) -> bool:
         return self._due_at is not None and self._now() >= self._due_at
 

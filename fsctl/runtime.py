@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+SLICE_S = 0.01
 
 
 class Event(Protocol):
@@ -36,10 +37,10 @@ class Runtime(Protocol):
         """Seconds on a clock that never jumps."""
         ...
 
-    def offload(self, function: Callable[[], T], patience: float) -> T:
+    def offload(self, function: Callable[[], T], patience: float, meanwhile: Callable[[], object] | None = None) -> T:
         """Run what may block in C in a real thread, and wait for it; raises TimeoutError after `patience` seconds.
 
-        The function goes on then; its result is lost.
+        The function goes on then; its result is lost. `meanwhile` is called every SLICE_S seconds of the wait.
         """
         ...
 
@@ -61,7 +62,7 @@ class Threads:
     def now(self) -> float:
         return time.monotonic()
 
-    def offload(self, function: Callable[[], T], patience: float) -> T:
+    def offload(self, function: Callable[[], T], patience: float, meanwhile: Callable[[], object] | None = None) -> T:
         future: Future[T] = Future()
 
         def work() -> None:
@@ -71,4 +72,7 @@ class Threads:
                 future.set_exception(e)
 
         threading.Thread(target=work, daemon=True).start()
-        return future.result(patience)
+        deadline = self.now() + patience
+        while meanwhile is not None and self.now() < deadline and not wait([future], SLICE_S).done:
+            meanwhile()
+        return future.result(max(0.0, deadline - self.now()))

@@ -67,20 +67,27 @@ class Sessions:
                     self._sessions[session.router] = before
             raise
 
-    def admit(self, change: Authored, *, needs_sync: bool = False) -> None:
-        """Check a change whose turn has come, and renew the lease. Raises ConflictError if it is not of the router's session, or
-        late; UnsyncedError with `needs_sync` (the change is relative to the FIB) if the session has not sent its whole FIB.
-        """
-        now, session = self._now(), self._sessions.get(change.router)
+    def check(self, change: Authored) -> Session | None:
+        """The session that a change belongs to, if any. Raises ConflictError if it is not the router's, or the change is late."""
+        session = self._sessions.get(change.router)
         if change.session is None:
-            if session is not None and not change.is_admin and not session.is_over(now):
+            if session is not None and not change.is_admin and not session.is_over(self._now()):
                 raise ConflictError("an agent holds this router: its session is missing", field="session")
-            return
+            return None
         if session is None or session.id != change.session:
             raise ConflictError("this is not the router's session", field="session", value=change.session)
         if change.seq is not None and change.seq <= session.seq:
             raise ConflictError("a later write of this session was carried out already", field="seq", value=change.seq)
-        self._sessions[change.router] = replace(session, beat=now)
+        return session
+
+    def admit(self, change: Authored, *, needs_sync: bool = False) -> None:
+        """Check a change whose turn has come, and renew the lease. Raises as `check`, and UnsyncedError with `needs_sync`
+        (the change is relative to the FIB) if the session has not sent its whole FIB.
+        """
+        session = self.check(change)
+        if session is None:
+            return
+        self._sessions[change.router] = replace(session, beat=self._now())
         if needs_sync and not session.is_synced:
             detail = "this session has not sent its whole table since it was opened; send PUT flows first"
             raise UnsyncedError(detail, field="session", value=change.session)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from fsctl import narrow, semantics
+from fsctl import cuts, narrow, semantics
 from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
@@ -17,7 +17,7 @@ from fsctl.inventory import Inventory
 from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix
 from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
 from fsctl.pipeline import actions_of, flow_key, way_of
-from fsctl.rules import RuleKey
+from fsctl.rules import COOKIE, RuleKey
 from fsctl.runtime import Runtime
 from fsctl.status import (
     INSTALLED,
@@ -38,11 +38,15 @@ _BREATH = 256
 """Rules or delegations that are read before others run."""
 
 
-class HasProblem(Protocol):
-    """A part that may not work now."""
+class PatchLinks(Protocol):
+    """The part that keeps patch ports and releases bridges; it may not work now."""
 
     @property
     def problem(self) -> str: ...
+    @property
+    def to_release(self) -> Collection[str]: ...
+    @property
+    def released_with_rules(self) -> Collection[str]: ...
 
 
 class Waiting(Protocol):
@@ -61,7 +65,7 @@ class Known(Protocol):
     durable: Durable
 
     @property
-    def links(self) -> HasProblem: ...
+    def links(self) -> PatchLinks: ...
     @property
     def connections(self) -> Waiting: ...
     @property
@@ -84,6 +88,18 @@ class Views:
         self._summed_at = -FRESH_S
 
     # --- bridges -----------------------------------------------------------------------------------------
+
+    def notices(self) -> list[str]:
+        """What an operator should know and no single bridge or router tells."""
+        links = self._known.links
+        waiting = [
+            f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
+        ]
+        return waiting + [cuts.notice(place) for place in sorted(self._known.now.network.cuts)] + [
+            f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
+            f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
+            for name in sorted(links.released_with_rules)
+        ]
 
     def bridges(self) -> list[BridgeStatus]:
         return [self._bridge(name) for name in self._known.config.bridges]

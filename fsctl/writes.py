@@ -42,6 +42,11 @@ class Pending:
     def is_answered(self) -> bool:
         return self._done.is_set()
 
+    @property
+    def is_decided(self) -> bool:
+        """It is durable, or has failed."""
+        return self._durable.is_set()
+
     def begin(self) -> bool:
         """The turn of the write has come; false if its sender has cancelled it: then it must not be carried out."""
         return self._take()

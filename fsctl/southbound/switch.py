@@ -20,6 +20,7 @@ from fsctl.openflow import (
     decode_error,
     decode_flow_updates,
     decode_ports,
+    flow_mod,
     flow_monitor,
     requests,
 )
@@ -110,6 +111,19 @@ class Southbound:
         except BaseException:
             self._one_at_a_time.release()
             raise
+
+    def overtake(self, changes: Sequence[RuleChange]) -> list[Rejection]:
+        """Make these changes one by one, whatever bundle is being filled: in one message, not in three as a bundle needs."""
+        with self._connection.conversation(len(changes) + 1) as talk:
+            mods = [flow_mod(change, talk.first + n) for n, change in enumerate(changes)]
+            self._connection.send(b"".join((*mods, requests.barrier(talk.last))))
+            rejections: list[Rejection] = []
+            while (raw := talk.receive(time.monotonic() + TIMEOUT_S))[1] == const.ERROR:
+                error, number = decode_error(raw), int.from_bytes(raw[4:8], "big") - talk.first
+                if number >= len(changes):
+                    raise SwitchError(f"{self.bridge}: {error.name}", type=error.type, code=error.code)
+                rejections.append(Rejection(changes[number].key, error.name, error.type, error.code))
+            return rejections
 
     def _bundle(self, room: int) -> Bundle:
         return Bundle(self._connection, next(self._bundles) & const.ANY, room)

@@ -154,6 +154,23 @@ def test_a_bundle_is_all_or_nothing(ovs: Sandbox, bridge: str) -> None:
         assert wire.flow_entries() == []
 
 
+def test_what_overtakes_is_made_while_a_bundle_is_being_filled(ovs: Sandbox, driver: Driver, connected: str) -> None:
+    pieces = [[RuleChange(key, actions)] for key, actions in table(3).rules.items()]
+    filling = threading.Thread(target=driver.fill, args=(connected, pieces, "finish", 0.3))
+    filling.start()
+    time.sleep(0.3)
+    stop = RuleKey(FLOW_SWITCH, 60_000, (ROUTER,))
+    wrong = RuleKey(FLOW_SWITCH, 60_000, (Field("ipv4_dst", 1),))  # without its eth_type
+    rejections = driver.call(connected, "overtake", [RuleChange(wrong, NORMAL), RuleChange(stop, NORMAL)])
+    assert [(r.key, r.error) for r in rejections] == [(wrong, "OFPBMC_BAD_PREREQ")]
+    assert filling.is_alive()
+    dumped = ovs.ofctl("dump-flows", connected)
+    assert "priority=60000" in dumped
+    assert "nw_dst" not in dumped
+    filling.join()
+    assert driver.dump(connected).table.rules == {**table(3).rules, stop: NORMAL}
+
+
 def test_modifying_keeps_the_counters(ovs: Sandbox, driver: Driver, connected: str) -> None:
     reconcile(driver, connected, table(2))
     packet = ("in_port(1),eth(src=02:00:00:00:0a:01,dst=02:00:00:00:01:01),eth_type(0x0800),"

@@ -52,6 +52,7 @@ class PaperSwitch:
         self.gone = False
         self.is_closed = False
         self.abandoned = 0
+        self.overtaking: list[RuleKey] = []
         self.reclaimed: frozenset[RuleKey] = frozenset()
 
     def apply(self, update: Update) -> list[Rejection]:
@@ -62,6 +63,10 @@ class PaperSwitch:
         kept = [c for c in update.changes if c.key not in bad]
         self.table = reconcile.apply(Update(self.bridge, kept), self.table)
         return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
+
+    def overtake(self, changes: Sequence[RuleChange]) -> list[Rejection]:
+        self.overtaking += [change.key for change in changes]
+        return self.apply(Update(self.bridge, list(changes)))
 
     def fill(self) -> PaperFilling:
         return PaperFilling(self)

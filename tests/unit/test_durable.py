@@ -85,7 +85,7 @@ def test_a_commit_that_ends_as_patience_does(lab: Lab, monkeypatch: pytest.Monke
     """Refused, yet carried out, and not busy any more when the loop looks: it is put right all the same."""
     lab.settle()
 
-    def offload(function: Callable[[], Any], _patience: float) -> Any:
+    def offload(function: Callable[[], Any], _patience: float, _meanwhile: object = None) -> Any:
         function()
         raise TimeoutError
 

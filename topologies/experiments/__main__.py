@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from topologies.experiments.report import Report, Say, Settings, SkippedError, machine, text_of, write
 
 EXPERIMENTS = (
-    "collapse", "install", "change", "assured", "agent", "restart", "rest", "tenants", "rate", "cache", "lookup", "firstpacket",
-    "ovn", "peers",
+    "collapse", "install", "change", "withdrawal", "assured", "agent", "restart", "rest", "tenants", "rate", "cache", "lookup",
+    "firstpacket", "ovn", "peers",
 )  # fmt: skip
 """Modules of this package, each with `run(settings, say)`; in the order of a full run."""
 

@@ -42,11 +42,11 @@ def prefix(number: int) -> str:
 class Connection:
     """One HTTP connection, kept open, with bodies as ready bytes: what is timed is the controller."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, caller: str = ADMIN) -> None:
         parts = urlsplit(control.url)
         assert parts.hostname is not None
         self._http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=REST_TIMEOUT_S)
-        self._headers = {"Authorization": f"Bearer {control.tokens[ADMIN]}", "Content-Type": "application/json"}
+        self._headers = {"Authorization": f"Bearer {control.tokens[caller]}", "Content-Type": "application/json"}
 
     def request(self, method: str, path: str, body: bytes | None = None) -> Any:
         """The JSON answer; LabError if it is not a success."""
