@@ -9,6 +9,7 @@ Times are seconds on the clock that the caller passes in; after a restart of fsc
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -34,7 +35,8 @@ class Sessions:
         """`wake` is called when `next_end` may have become earlier."""
         self._store, self._now, self._wake = store, now, wake
         self._sessions = {
-            router: Session(router, s.id, s.lease_s, s.grace_s, now()) for router, s in store.load_sessions().items()
+            router: Session(router, s.id, s.lease_s, s.grace_s, now(), opened=time.time())
+            for router, s in store.load_sessions().items()
         }
 
     def get(self, router: str) -> Session | None:
@@ -45,10 +47,11 @@ class Sessions:
         now, before = self._now(), self._sessions.get(request.router)
         if before is not None and before.id != request.id and not before.is_over(now):
             raise ConflictError("another agent holds this router", field="id", value=request.id)
-        session = Session(request.router, request.id, request.lease_s, request.grace_s, now, request.reasons, seq=request.seq)
+        times = request.lease_s, request.grace_s, now
+        session = Session(request.router, request.id, *times, request.reasons, seq=request.seq, opened=time.time())
         is_ours = before is not None and before.id == request.id
         if before is not None and is_ours:
-            session = replace(session, is_synced=before.is_synced, seq=before.seq)
+            session = replace(session, is_synced=before.is_synced, seq=before.seq, opened=before.opened)
         # In memory first: others run while the store works, and must find the router taken.
         self._sessions[request.router] = session
         if before is None or not is_ours or (before.lease_s, before.grace_s) != (session.lease_s, session.grace_s):

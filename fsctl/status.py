@@ -243,7 +243,7 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An agent's hold on a router; last heard of at `beat`. `is_synced`: it has replaced the whole FIB; `seq`: its last write."""
+    """An agent's hold on a router since `opened` (POSIX time), last heard of at `beat`. `is_synced`: it has replaced the FIB."""
 
     router: str
     id: str
@@ -253,6 +253,7 @@ class Session:
     reasons: tuple[Mapping[str, object], ...] = ()
     is_synced: bool = False
     seq: int = 0
+    opened: float = 0.0
 
     def is_over(self, now: float) -> bool:
         """The lease has run out; the delegations stay for the grace."""
@@ -266,7 +267,6 @@ class Session:
 
 class SessionBook(Protocol):
     """See `sessions.Sessions`."""
-
     def get(self, router: str) -> Session | None: ...
     def open(self, request: SessionRequest) -> Session: ...
 

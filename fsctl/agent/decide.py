@@ -12,13 +12,12 @@ from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from fsctl.agent.events import UNICAST, Leg, NeighKey, Route
-from fsctl.agent.state import Place, State
+from fsctl.agent.state import Place, State, is_link_scope
 from fsctl.fib import Key, mask
-from fsctl.model import BITS, LOCAL_DESTINATIONS, Forward
+from fsctl.model import BITS, Forward
 
 VIRTUAL_KINDS = frozenset({"vlan", "bridge", "bond", "team", "vrf", "dummy", "ifb"})
 """Devices that may carry the MAC address of a vif without being it, nor taking its packets (as ipvlan and macvlan do)."""
-_LINK_SCOPE = {v: [(p.value, p.last, p.length) for p in LOCAL_DESTINATIONS if p.version == v] for v in BITS}
 
 
 class Direct(NamedTuple):
@@ -71,12 +70,6 @@ def usable_interfaces(state: State, interfaces: Mapping[int, str]) -> dict[int, 
             found.setdefault(interfaces[link.mac], []).append(link.index)
     alone = {name: at[0] for name, at in found.items() if len(at) == 1 and at[0] not in state.suspects}
     return {i: name for name, i in alone.items() if state.links[i].up and not state.links[i].master}
-
-
-def is_link_scope(version: int, key: Key) -> bool:
-    """Destinations that no router forwards: nothing is said about them."""
-    value, length = key >> 8, key & 0xFF
-    return any(low <= value <= high and length >= n for low, high, n in _LINK_SCOPE[version])
 
 
 class Decider:

@@ -30,6 +30,7 @@ class Fold:
         self.state = state or State()
         self.fib: dict[PartKey, dict[Key, Verdict]] = {}
         self._interfaces = dict(interfaces or {})
+        self.state.watched = self._interfaces.keys()
         self._decider = Decider(self.state)
         self._decider.policy = policy or Policy()
         self._decisions: dict[int, dict[Key, Decision]] = {v: {} for v in VERSIONS}
@@ -60,6 +61,7 @@ class Fold:
         """Other interfaces known to fsctl, another policy."""
         if interfaces is not None and dict(interfaces) != self._interfaces:
             self._interfaces, self._all_dirty = dict(interfaces), True
+            self.state.watched = self._interfaces.keys()
         if policy is not None and policy != self._decider.policy:
             self._decider.policy, self._all_dirty = policy, True
 

@@ -6,6 +6,7 @@ import logging
 import selectors
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from fsctl.agent import identify, neighbours
@@ -59,6 +60,10 @@ class Agent:
         self._look_at = self._tend_at = 0.0
         self._stop_by: float | None = None
         self._problem_told = ""
+        self._since = ""
+        """When fsctl has given this agent the router, as ISO 8601."""
+        self._longest_turn = 0.0
+        """The longest time for which nothing was read."""
         self._gap = ""
         self._selector = selectors.DefaultSelector()
         self._blind = ""
@@ -92,6 +97,12 @@ class Agent:
 
     def step(self, now: float) -> None:
         """One turn: what the kernel says, what fsctl answered, what follows from it."""
+        self._turn(now)
+        self._longest_turn = max(self._longest_turn, self.clock() - now)
+        if self.sync.has_session != bool(self._since):
+            self._since = datetime.now(UTC).isoformat(timespec="seconds") if self.sync.has_session else ""
+
+    def _turn(self, now: float) -> None:
         if self.follower.pump():
             self._look_at = now
         if now >= self.follower.due():
@@ -236,7 +247,8 @@ class Agent:
             "router": self.config.router,
             "url": self.config.url,
             "mode": s.mode.value,
-            "session": {"open": s.has_session, "in_step": s.in_step, "problem": s.problem, "lease": self.config.lease_s},
+            "session": {"open": s.has_session, "in_step": s.in_step, "problem": s.problem, "lease": self.config.lease_s,
+                        "since": self._since, "lag": round(s.lag.seconds(self.clock()), 3), "late": s.lag.withdrawals},
             "delegations": len(self.fold),
             "routes": {f"ipv{v}": len(rib) for v, rib in state.ribs.items()},
             "neighbours": {"gateways": len(self.fold.gateways()), "hosts": len(self.fold.hosts()), "known": len(state.neighs)},
@@ -248,5 +260,6 @@ class Agent:
             "holes": dict(self.fold.holes()),
             "failed_flows": s.failed_flows,
             "counters": {name: getattr(s.counters, name) for name in s.counters.__slots__},
-            "kernel": {"events": self.follower.events, "dumps": self.follower.dumps, "overruns": self.follower.overruns},
+            "kernel": {"events": self.follower.events, "dumps": self.follower.dumps, "overruns": self.follower.overruns,
+                       "turn": round(self._longest_turn, 3)},
         }

@@ -16,7 +16,10 @@ def human(state: Json, flows: Sequence[Json] = ()) -> str:
 def _summary(state: Json) -> Iterator[str]:
     session = state["session"]
     word = "in step" if session["in_step"] else "session open" if session["open"] else "no session"
-    yield f"router {state['router']} at {state['url']}: {word}, {state['delegations']} delegations"
+    since = f" since {session['since']}" if session["since"] else ""
+    yield f"router {state['router']} at {state['url']}: {word}{since}, {state['delegations']} delegations"
+    if session["lag"] >= 1 or session["late"]:
+        yield f"  fsctl is {session['lag']:.1f} s behind; withdrawn for being too late: {session['late']} times"
     if session["problem"]:
         yield f"  problem: {session['problem']}"
     pairs = ", ".join(f"{name} is {ifname}" for name, ifname in sorted(state["interfaces"].items()))
@@ -57,6 +60,8 @@ def prometheus(state: Json, flows: Iterable[Json]) -> str:
     session, counters = state["session"], state["counters"]
     lines = [
         *_metric("fsctl_agent_in_step", "gauge", "fsctl has confirmed the whole FIB.", [(router, int(session["in_step"]))]),
+        *_metric("fsctl_agent_lag_seconds", "gauge", "Age of the oldest unconfirmed change.", [(router, session["lag"])]),
+        *_metric("fsctl_agent_late_total", "counter", "Withdrawals because fsctl was behind.", [(router, session["late"])]),
         *_metric("fsctl_agent_delegations", "gauge", "Delegations in the FIB.", [(router, state["delegations"])]),
         *_metric("fsctl_agent_refusals", "gauge", "Reasons for not bypassing.", _by_name(router, state["refused"])),
         *_metric("fsctl_agent_calls_total", "counter", "Calls to fsctl.", [(router, counters["calls"])]),

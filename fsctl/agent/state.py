@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Value
 from fsctl.agent.rib import Rib, Sorted
 from fsctl.fib import Key
-from fsctl.model import BITS, IPV4, IPV6, MULTICAST_BIT
+from fsctl.model import BITS, IPV4, IPV6, LOCAL_DESTINATIONS, MULTICAST_BIT
 
 VERSIONS = (IPV4, IPV6)
+_LINK_SCOPE = {v: [(p.value, p.last, p.length) for p in LOCAL_DESTINATIONS if p.version == v] for v in BITS}
 USABLE_STATES = frozenset({"reachable", "stale", "delay", "probe", "permanent"})
 """NUD_VALID without NUD_NOARP: the kernel sends to the MAC address it has (include/net/neighbour.h)."""
 
@@ -29,6 +30,12 @@ def host_place(version: int, value: int) -> Place:
     return version, value << 8 | BITS[version]
 
 
+def is_link_scope(version: int, key: Key) -> bool:
+    """Destinations that no router forwards: nothing is said about them."""
+    value, length = key >> 8, key & 0xFF
+    return any(low <= value <= high and length >= n for low, high, n in _LINK_SCOPE[version])
+
+
 class State:
     """Mutable. `apply` and `replace_all` return the places to decide anew; None: every place."""
 
@@ -46,8 +53,12 @@ class State:
         """Addresses with a usable neighbour entry, and on which interfaces."""
         self.host_order = {v: Sorted() for v in VERSIONS}
         self.is_doubtful = False
-        """Something has happened upon which the kernel drops routes without a word: a link changed, an address or a
-        next-hop object went (fib_sync_down_dev, fib_sync_down_addr, remove_nexthop)."""
+        """Something has happened upon which the kernel drops routes without a word: a link changed that routes lead over, an
+        address or a next-hop object went (fib_sync_down_dev, fib_sync_down_addr, remove_nexthop)."""
+        self.watched: Collection[int] = ()
+        """The MAC addresses of the interfaces that fsctl knows."""
+        self._used: dict[int, set[int]] = {v: set() for v in VERSIONS}
+        """The links that routes lead over, or have led over since the last dump; by IP version."""
         self.suspects: set[int] = set()
         """Links that came back up: the kernel may have dropped routes over them without a word (hazard 23)."""
 
@@ -70,6 +81,8 @@ class State:
 
     def _apply_route(self, event: Event, route: Route) -> Iterable[Place]:
         rib = self.ribs[route.version]
+        if not event.gone:
+            self._used[route.version].update(_links(route))
         news = rib.remove(route) if event.gone else rib.add(route, in_place=event.replace)
         if not news:
             return ()
@@ -81,21 +94,29 @@ class State:
         old = self.links.get(link.index)
         if (None if gone else link) == old:
             return ()
-        if old is not None and link.up and not old.up:
+        is_concern = self._concerns_us(link, old)
+        if is_concern and old is not None and link.up and not old.up:
             self.suspects.add(link.index)
         if gone:
             del self.links[link.index]
         else:
             self.links[link.index] = link
-        self.is_doubtful = True
-        return None
+        self.is_doubtful |= is_concern
+        return None if is_concern else ()
+
+    def _concerns_us(self, link: Link, old: Link | None) -> bool:
+        """Does a route lead over the link, or may it be one of fsctl's interfaces? Containers come and go all day (fault C7)."""
+        if link.mac in self.watched or (old is not None and old.mac in self.watched):
+            return True
+        is_used = any(link.index in used for used in self._used.values())
+        return is_used or any(n.leg is not None and n.leg.index == link.index for n in self.nexthops.values())
 
     def _apply_addr(self, addr: Addr, gone: bool) -> Iterable[Place]:
         if (addr in self.addrs) != gone:
             return ()
         (self.addrs.discard if gone else self.addrs.add)(addr)
-        self.is_doubtful |= gone
         place = host_place(addr.version, addr.value)
+        self.is_doubtful |= gone and not is_link_scope(*place)
         self.own[place] = self.own.get(place, 0) + (-1 if gone else 1)
         if not self.own[place]:
             del self.own[place]
@@ -139,7 +160,8 @@ class State:
 
     def replace_routes(self, version: int, routes: Iterable[Route]) -> Iterable[Place] | None:
         """All routes of one IP version, as a dump has them."""
-        rib = self.ribs[version]
+        rib, routes = self.ribs[version], list(routes)
+        self._used[version] = {index for route in routes for index in _links(route)}
         before = rib.local_networks()
         changed = rib.replace_all(routes)
         if rib.local_networks() != before or any(key & 0xFF < BITS[version] and rib.is_local(key) for key in changed):
@@ -156,6 +178,12 @@ class State:
         }
         identities = {_identity(v) for v in fresh}
         return [v for v in there[kind] if _identity(v) not in identities]
+
+
+def _links(route: Route) -> Iterator[int]:
+    """The links that a route leads over; none for destinations that are not forwarded to, like fe80::/64."""
+    if not is_link_scope(route.version, route.key):
+        yield from (leg.index for leg in route.legs)
 
 
 def _identity(value: Value) -> object:

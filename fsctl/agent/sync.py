@@ -2,8 +2,7 @@
 
 `calls` says what to send now, `answered` and `failed` say how it went, `wake` when to ask again. Two lanes, each with
 one call at a time: the session (opening, heartbeats, the router's interfaces) and the writes. The first write
-replaces the whole FIB; then only differences move. After anything doubtful the whole FIB is sent again: fsctl works out
-what is new (docs/agent.md).
+replaces the whole FIB; then only differences move. After anything doubtful the whole FIB is sent again (docs/agent.md).
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from fsctl.agent import wire
+from fsctl.agent.backoff import LAST_RETRY_SECONDS, Backoff
+from fsctl.agent.lag import Lag
 from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundError, UnauthorizedError, UnsyncedError
 from fsctl.fib import Change, Key, PartKey
 from fsctl.model import Verdict
@@ -26,13 +27,11 @@ SESSION, WRITE, SAFETY = LANES = ("session", "write", "safety")
 """Each has a connection of its own."""
 QUIET_SECONDS, MAX_WAIT_SECONDS = 0.004, 0.25
 """A burst is over when nothing came for so long; it is sent after so long in any case."""
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.25, 15.0
 HOPELESS_RETRY_SECONDS = 30.0
 """A refused token, an unknown router: somebody has to do something first."""
 HEARTBEATS_PER_LEASE = 3
 _NOT_OURS = (ConflictError, UnauthorizedError, ForbiddenError, NotFoundError)
 """The router is another's, or nobody's: nothing that this agent sends would be taken."""
-
 
 class Mode(Enum):
     """Where the agent is between start and end."""
@@ -67,20 +66,6 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Backoff:
-    """Exponential, the upper half drawn, so that a host's guests do not all come back at once."""
-
-    draw: Callable[[], float]
-    tries: int = 0
-
-    def next(self) -> float:
-        """Seconds to wait before the next try."""
-        self.tries += 1
-        limit = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self.tries - 1, 16))
-        return limit * (0.5 + self.draw() / 2)
-
-
-@dataclass(slots=True)
 class Counters:
     """What was sent since the start."""
 
@@ -105,6 +90,7 @@ class Sync:
     ) -> None:
         self.settings = settings
         self.counters = Counters()
+        self.lag = Lag(draw)
         self.mode = Mode.RUNNING
         self.problem = ""
         """Why fsctl does not have our FIB, as a text; "" when all is well."""
@@ -136,10 +122,11 @@ class Sync:
         self._heartbeat_at = 0.0
         self._was_in_step = False
 
-    # -- what has changed here ------------------------------------------------------------------
+    # -- what has changed here
 
     def changed(self, changes: Iterable[Change], now: float) -> None:
         """The fold's FIB has changed there."""
+        self.lag.changed(now)
         if not self._is_full and WRITE not in self._busy:
             return  # the whole FIB is sent anyway
         for part, key, _ in changes:
@@ -197,11 +184,13 @@ class Sync:
         """Has fsctl confirmed all that the fold says?"""
         return self._is_full and not self._dirty and WRITE not in self._busy
 
-    # -- what to send ---------------------------------------------------------------------------
+    # -- what to send
 
     def calls(self, now: float) -> list[Call]:
         """The calls to start now, at most one per lane."""
         found = []
+        if (late := self._late_at()) is not None and now >= late:
+            self.withdraw_now()
         for lane, choose in ((SAFETY, self._safety_call), (SESSION, self._session_call), (WRITE, self._write_call)):
             if lane in self._busy or now < self._not_before[lane] or (lane == WRITE and SAFETY in self._busy):
                 continue
@@ -218,6 +207,8 @@ class Sync:
             lane = SESSION if self.mode is Mode.CLOSING else WRITE
             return None if lane in self._busy or self.mode is Mode.ENDED else max(now, self._not_before[lane])
         times = [max(now, self._not_before[SAFETY])] if self._urgent and SAFETY not in self._busy else []
+        if (late := self._late_at()) is not None:
+            times.append(max(now, late, self._not_before[SAFETY]))
         if SESSION not in self._busy:
             has_business = not self._is_open or self._want_router or self._reasons != self._reasons_sent
             times.append(max(now if has_business else self._heartbeat_at, self._not_before[SESSION]))
@@ -229,6 +220,11 @@ class Sync:
                 times.append(max(self._due(), self._not_before[WRITE]))
         return min(times, default=None)
 
+    def _late_at(self) -> float | None:
+        """When fsctl will have been without some change for so long that it had better have nothing."""
+        can_withdraw = self._is_open and (self._is_full or self.is_writing) and SAFETY not in self._busy
+        return self.lag.ends() if can_withdraw else None
+
     def _unannounced(self) -> str | None:
         """An interface of which fsctl does not know what it is like now."""
         return next((name for name, wanted in self._interfaces.items() if self._announced.get(name) != wanted), None)
@@ -236,9 +232,12 @@ class Sync:
     def _due(self) -> float:
         return min(self._last_change + QUIET_SECONDS, self._first_change + MAX_WAIT_SECONDS)
 
-    def _safety_call(self, _now: float) -> Call | None:
+    def _safety_call(self, now: float) -> Call | None:
         if not self._urgent or self.mode is not Mode.RUNNING:
             return None
+        if (late := self._late_at()) is not None and now >= late:
+            self._not_before[WRITE] = max(self._not_before[WRITE], now + self.lag.late())
+            self.problem = f"fsctl was {self.lag.seconds(now):.0f} s behind; everything is withdrawn"
         self._urgent = self._is_full = False
         self._dirty.clear()
         self._overtaken = self._busy.get(WRITE)
@@ -290,6 +289,7 @@ class Sync:
 
     def _replace(self) -> Call:
         self._dirty.clear()
+        self.lag.sent()
         self.counters.full += 1
         count = sum(map(len, self._fib.values()))
         return Call(WRITE, "replace", "PUT", f"{self._path}/flows", wire.full_body(self._fib), self._query(), count)
@@ -297,17 +297,20 @@ class Sync:
     def _change(self) -> Call:
         changes = [Change(part, key, self._fib.get(part, {}).get(key)) for part, key in self._dirty]
         self._dirty.clear()
+        self.lag.sent()
         self.counters.patches += 1
         self.counters.changes += len(changes)
         return Call(WRITE, "change", "PATCH", f"{self._path}/flows", wire.patch_body(changes), self._query(), len(changes))
 
-    # -- how it went ----------------------------------------------------------------------------
+    # -- how it went
 
     def answered(self, call: Call, answer: Mapping[str, Any], now: float) -> None:
         """fsctl has done what `call` asked for."""
         del self._busy[call.lane]
         self._backoff[call.lane].tries = 0
         self._acknowledged = max(self._acknowledged, int(call.query.get("seq", 0)))
+        if call.what in ("withdraw", "withdraw now"):
+            self.lag.withdrawn()
         if call is self._overtaken:
             self._overtaken = None
             return
@@ -323,6 +326,7 @@ class Sync:
             self._take_router(dict(answer))
         elif call.what in ("replace", "change"):
             self._is_full = True
+            self.lag.confirmed()
             self.failed_flows = list(answer.get("failed", ()))
             self.problem = self.refused = ""
         elif call.what == "withdraw":
@@ -345,6 +349,8 @@ class Sync:
             self._announced.pop(call.what.partition(" ")[2], None)
             return
         self.counters.failures += 1
+        if call.what in ("replace", "change"):
+            self.lag.failed(now)
         self.problem = f"{call.what}: {error}"
         self._not_before[call.lane] = now + self._pause(call, error)
         if self.mode is not Mode.RUNNING:

@@ -45,7 +45,8 @@ def _agent(session: Json | None) -> str:
     """What is known of a router's agent: without one its delegations stay as they were written."""
     if session is None:
         return "none"
-    return f"{'in sync' if session['synced'] else 'has not sent its table'}, lease {session['lease']:g} s"
+    is_synced = "in sync" if session["synced"] else "has not sent its table"
+    return f"{is_synced}, lease {session['lease']:g} s, since {session['since']}"
 
 
 def _not_bypassed(reason: Json) -> str:

@@ -115,16 +115,19 @@ def router_json(
         "interfaces": {
             name: interface_json(i, overrides.get(name, NO_OVERRIDE)) for name, i in router.interfaces.items()
         },
-        "session": None if session is None else session_json(session),
+        "session": None if session is None else {**session_json(session), "since": _utc(session.opened)},
         "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
         "warnings": [f"{_UNHEARD}: {', '.join(unheard[:MAX_NAMED])}"] if unheard else [],
     }
 
 
+def _utc(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def orphan_json(orphan: Orphan, *, with_flows: bool = True) -> dict[str, Json]:
     """Delegations kept aside; `since` as RFC 3339 writes it."""
-    since = datetime.fromtimestamp(orphan.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    shown: dict[str, Json] = {"router": orphan.router, "since": since, "count": orphan.count, "why": orphan.why}
+    shown: dict[str, Json] = {"router": orphan.router, "since": _utc(orphan.since), "count": orphan.count, "why": orphan.why}
     return shown | ({"flows": [dict(flow) for flow in orphan.flows]} if with_flows else {})
 
 

@@ -243,6 +243,40 @@ def test_hazard_23_a_link_that_goes_takes_all_with_it_and_asks_for_a_dump() -> N
     assert fold.wants_resync()
 
 
+def test_fault_C7_links_that_concern_nobody_cost_nothing() -> None:
+    """A container's device that came and went made the agent decide everything anew, after a dump a second."""
+    fold = folded([*base(), GATEWAY, FAR])
+    fold.resynced()
+    stranger = replace(link(ETH1), index=99, name="veth0", mac=0x02000000_9999)
+    for event in (
+        Event(stranger), Event(route("fe80::/64", leg(99), metric=256)), Event(addr(99, "fe80::9/64")),
+        Event(replace(stranger, up=False)), Event(stranger), Event(addr(99, "fe80::9/64"), gone=True), Event(stranger, gone=True),
+    ):  # fmt: skip
+        fold.apply(event)
+        assert not fold.wants_resync()
+        assert not fold._all_dirty
+    assert fold.settle() == []
+    assert 99 not in fold.state.links
+
+
+@pytest.mark.parametrize("why", ["route", "nexthop", "twin"])
+def test_fault_C7_links_that_concern_somebody_are_noticed(why: str) -> None:
+    fold = folded([*base(), GATEWAY, FAR])
+    fold.resynced()
+    stranger = replace(link(ETH1), index=99, name="veth0")
+    if why == "twin":
+        fold.apply(Event(stranger))
+        fold.settle()
+        assert list(fold.delegations()) == [], "two devices with the MAC address of one interface"
+        fold.resynced()
+    else:
+        stranger = replace(stranger, mac=0x02000000_9999)
+        fold.apply(Event(stranger))
+        fold.apply(Event(route("10.77.0.0/16", leg(99, "10.0.1.9")) if why == "route" else Nexthop(7, leg(99, "10.0.1.9"))))
+    fold.apply(Event(stranger, gone=True))
+    assert fold.wants_resync()
+
+
 @pytest.mark.parametrize("gone", [Nexthop(1, leg(ETH1, "10.0.1.9")), addr(ETH1, "10.0.1.1/24")])
 def test_hazard_23_what_takes_routes_with_it_asks_for_a_dump(gone: Nexthop | Addr) -> None:
     """The kernel drops routes of a next-hop object, or with an address as their source, without a word."""

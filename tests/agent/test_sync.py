@@ -177,9 +177,9 @@ def test_fsctl_away_is_survived_with_backoff(world: World) -> None:
     assert len(tried) < 60
     world.fake.refuse = lambda _method, _path: None
     full = world.sync.counters.full
-    world.run(20)
+    world.run(40)
     assert world.there() == world.here()
-    assert world.sync.counters.full == full + 1, "one replacement, not many"
+    assert world.sync.counters.full <= full + 2, "not many: one may be withdrawn again, for having been late"
 
 
 def test_fsctl_that_forgot_is_told_again(world: World) -> None:

@@ -43,7 +43,9 @@ def there(fsctl: Target) -> set[str]:
 
 
 def session(fsctl: Target) -> Any:
-    return fsctl.call("GET")[1]["session"]
+    """Without the time since when it is open."""
+    shown = fsctl.call("GET")[1]["session"]
+    return shown and {name: value for name, value in shown.items() if name != "since"}
 
 
 def counts(answer: Answer) -> tuple[int, int, int, int]:
