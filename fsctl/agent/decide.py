@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fsctl.agent.events import UNICAST, Leg, NeighKey, Route
 from fsctl.agent.state import Place, State, is_link_scope
 from fsctl.fib import Key, mask
-from fsctl.model import BITS, Forward
+from fsctl.model import BITS, IPV6, Forward
 
 VIRTUAL_KINDS = frozenset({"vlan", "bridge", "bond", "team", "vrf", "dummy", "ifb"})
 """Devices that may carry the MAC address of a vif without being it, nor taking its packets (as ipvlan and macvlan do)."""
@@ -128,6 +128,8 @@ class Decider:
             yield Hole(route.kind)
         elif route.nhid:
             yield from self._object(route, route.nhid, needs)
+        elif route.version == IPV6 and len(route.legs) > 1:
+            yield Hole("multipath")  # however alike: each leg has metrics of its own, of which one leg's are told (`rib`)
         else:
             for leg in route.legs or (Leg(0),):
                 yield self._leg(route, leg, needs)

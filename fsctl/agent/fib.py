@@ -79,8 +79,9 @@ class Fold:
         self.state.is_doubtful = False
         self._all_dirty |= bool(self.state.suspects)
         self.state.suspects.clear()
-        for rib in self.state.ribs.values():
-            rib.uncertain = False
+        for version, rib in self.state.ribs.items():
+            self._dirty.update((version, key) for key in rib.doubtful)
+            rib.trust()
 
     def _mark(self, changed: Iterable[Place | NeighKey | int] | None) -> None:
         if changed is None:

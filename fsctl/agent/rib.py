@@ -3,11 +3,16 @@
 Messages do not always tell the whole story (the kernel deletes IPv4 routes silently when a link goes,
 IPv6 announces a multipath route anew for each leg): where a message cannot be folded exactly, every
 reading of it is kept (which ends as a hole) and `uncertain` asks for a fresh dump.
+
+Neither do IPv6 dumps: a multipath route stands where its first leg is, and the dump goes on behind its last leg
+(fib6_dump_node), past whatever stands between them. Nor is more told than one leg's metrics. So where a multipath
+route has gone, been replaced or lost a leg, nobody knows what is there before the next dump.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -22,21 +27,24 @@ _FEW = 32
 class Rib:
     """Routes of the tables main and local; others are not kept (extra rules are refused anyway)."""
 
-    __slots__ = ("_local_lengths", "_routes", "_version", "closed", "uncertain")
+    __slots__ = ("_local_lengths", "_routes", "_version", "closed", "doubtful", "uncertain")
 
     def __init__(self, version: int) -> None:
         self._version = version
         self._routes: dict[Key, tuple[Route, ...]] = {}
         self._local_lengths: dict[int, int] = {}
         self.uncertain = False
+        self.doubtful: set[Key] = set()
+        """IPv6 prefixes of which it is not known, before the next dump, what is there."""
         self.closed: set[Key] = set()
         """Prefixes for which the main table has a route that leads nowhere: blackhole, unreachable, prohibit, throw."""
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._routes
+        return key in self._routes or key in self.doubtful
 
     def __iter__(self) -> Iterator[Key]:
-        return iter(self._routes)
+        yield from self._routes
+        yield from (key for key in self.doubtful if key not in self._routes)
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -54,16 +62,16 @@ class Rib:
         if route.table not in (MAIN, LOCAL):
             return False
         old = self.at(route.key)
-        if route in old:
-            return False
         same = [r for r in old if r.slot == route.slot]
+        if route in old:
+            if not in_place or len(same) == 1:
+                return False
+            self._doubt(route.key)  # it took the place of another one: IPv6 may hold the same route twice then
+            return True
         others = tuple(r for r in old if r.slot != route.slot)
-        if in_place:
-            self.uncertain |= len(same) > 1
-            kept = same[1:]
-        else:
-            kept = [r for r in same if not self._renewed(r, route)]
-            self.uncertain |= bool(kept)
+        kept = same[1:] if in_place else [r for r in same if not self._renewed(r, route)]
+        if kept or any(self._loses_legs(r, route) for r in same):
+            self._doubt(route.key)
         self._put(route.key, (*others, *kept, route))
         return True
 
@@ -73,17 +81,31 @@ class Rib:
             return True
         return self._version == IPV6 and old.kind == new.kind and bool(_ways(old.legs) & _ways(new.legs))
 
+    def _loses_legs(self, old: Route, new: Route | None) -> bool:
+        """Is a leg of a multipath route not there any more, if `new` stands in its place?"""
+        return self._version == IPV6 and len(old.legs) > 1 and (new is None or not _ways(old.legs) <= _ways(new.legs))
+
+    def _doubt(self, key: Key) -> None:
+        self.uncertain = True
+        if self._version == IPV6:
+            self.doubtful.add(key)
+
     def remove(self, route: Route) -> bool:
         """A route, or in IPv6 some legs of one, is gone. True if that is news."""
         if route.table not in (MAIN, LOCAL):
             return False
-        remains = (_without(r, route, self._version) for r in self.at(route.key))
+        old = self.at(route.key)
+        remains = [_without(r, route, self._version) for r in old]
+        if remains.count(None) > 1:  # one of several that are alike
+            at = old.index(route) if route in old else remains.index(None)
+            remains = [*old[:at], None, *old[at + 1 :]]
+            self._doubt(route.key)
         left = tuple(r for r in remains if r is not None)
-        if left == self.at(route.key):
-            self.uncertain |= any(r.slot == route.slot for r in left)
-            return False
+        is_news = left != old
+        if any(r.slot == route.slot for r in left) if not is_news else any(map(self._loses_legs, old, remains)):
+            self._doubt(route.key)
         self._put(route.key, left)
-        return True
+        return is_news or route.key in self.doubtful
 
     def replace_all(self, routes: Iterable[Route]) -> set[Key]:
         """What a dump says is all there is (mark and sweep); the prefixes where that is news."""
@@ -92,12 +114,18 @@ class Rib:
             if route.table in (MAIN, LOCAL):
                 fresh[route.key] = (*fresh.get(route.key, ()), route)
         old = self._routes
-        changed = {key for key, there in fresh.items() if set(old.get(key, ())) != set(there)}
+        changed = {key for key, there in fresh.items() if not _same(old.get(key, ()), there)}
         changed.update(key for key in old if key not in fresh)
+        changed |= self.doubtful
         for key in changed:
             self._put(key, fresh.get(key, ()))
-        self.uncertain = False
+        self.trust()
         return changed
+
+    def trust(self) -> None:
+        """What is known here is all that there is."""
+        self.uncertain = False
+        self.doubtful.clear()
 
     def _put(self, key: Key, routes: tuple[Route, ...]) -> None:
         was, now = self.is_local(key), any(r.table == LOCAL for r in routes)
@@ -134,6 +162,8 @@ class Rib:
 
     def best(self, key: Key) -> list[Route] | str:
         """The routes of the lowest metric for exactly this prefix, or why none can be chosen by destination alone."""
+        if key in self.doubtful:
+            return "routes not told"
         routes = [r for r in self.at(key) if r.table == MAIN]
         for route in routes:
             if route.tos:
@@ -144,6 +174,11 @@ class Rib:
                 return "expires soon"
         lowest = min((r.metric for r in routes), default=0)
         return [r for r in routes if r.metric == lowest]
+
+
+def _same(some: tuple[Route, ...], others: tuple[Route, ...]) -> bool:
+    """In any order; IPv6 may hold a route twice."""
+    return some == others or Counter(some) == Counter(others)
 
 
 def _ways(legs: Iterable[Leg]) -> set[tuple[int, object]]:

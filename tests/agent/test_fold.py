@@ -220,7 +220,12 @@ def test_hazard_25_ipv6_legs_come_and_go_one_by_one() -> None:
         Event(route("fd09::/48", legs[0], metric=1024)), Event(route("fd09::/48", *legs, metric=1024)),
     ]  # fmt: skip
     assert table(*events)["fd09::/48"] == "Punt"
-    assert table(*events, Event(route("fd09::/48", legs[0], metric=1024), gone=True))["fd09::/48"] == VIA_C
+    fold = folded([*base(), *events, Event(route("fd09::/48", legs[0], metric=1024), gone=True)])
+    assert texts(fold.delegations())["fd09::/48"] == "Punt", "what else was there is not known before a dump"
+    assert fold.wants_resync()
+    fold.resync(Route, list(fold.state.ribs[6].all()), 6)
+    fold.settle()
+    assert texts(fold.delegations())["fd09::/48"] == VIA_C
 
 
 def test_next_hop_objects_and_groups() -> None:

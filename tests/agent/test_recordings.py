@@ -20,7 +20,7 @@ from .recorder import FOLDER, message_of
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SEEDS = range(5)
-BY_MESSAGES_ALONE = ("routes", "nexthops")
+BY_MESSAGES_ALONE = ("nexthops",)
 """In the others something happened that messages do not tell exactly, so that a dump is part of the story."""
 Shuffle = Callable[[list[Event]], list[Event]]
 
