@@ -36,8 +36,8 @@ from .oracle import lookup
 SECONDS = float(os.environ.get("FSCTL_CHAOS_SECONDS", "60"))
 FOLD_SECONDS, WHOLE_SECONDS = SECONDS / 4, SECONDS * 3 / 4
 SEED = int(os.environ.get("FSCTL_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
-SHOWN = 30
-"""Actions that a failure shows."""
+SHOWN, SHOWN_COMMANDS = 30, 600
+"""Actions that a failure shows; and commands, where each is one for `ip`."""
 
 
 @pytest.fixture
@@ -97,7 +97,11 @@ def test_fold_agrees_with_ip_route_get(router: Namespace) -> None:
             if found:  # a state may have moved between the two looks (stale, failed): only what stays counts
                 settle(follower, fold)
                 found = list(differences(router, fold))
-            assert not found, "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *history[-150:], *found])
+            if found:
+                kernel_has = (router.ip(f"-{v} route show table all") for v in (4, 6))
+                print(*history[-SHOWN_COMMANDS:], *kernel_has, sep="\n")
+                print(*(route for rib in fold.state.ribs.values() for route in rib.all()), sep="\n")
+            assert not found, "\n".join([f"FSCTL_CHAOS_SEED={SEED}", *found])
             compared += sum(1 for t in DRAWN if lookup(fold.delegations(), "eth0", *host(t)))
     finally:
         kernel.close()
