@@ -118,6 +118,12 @@ class Protocol(wsgi.HttpProtocol):
     close_connection: bool
     rfile: Any
 
+    def setup(self) -> None:
+        """An answer in pieces must not wait 40 ms for the client's acknowledgement of its first piece (RFC 896, Nagle)."""
+        if self.request.family != socket.AF_UNIX:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().setup()
+
     def _read_request_line(self) -> bytes:
         """Wait for a request as long as the connection may be idle; from its first byte on, the header has a deadline."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,3 +103,25 @@ def test_no_file_for_a_connection_is_not_the_end(listener: Any, monkeypatch: pyt
 )
 def test_origins(address: Any, origin: str) -> None:
     assert server._origin(address) == origin
+
+
+def test_an_answer_in_pieces_does_not_wait_for_acknowledgements(listener: Any) -> None:
+    """Nagle's algorithm and the client's delayed acknowledgement made each long list 40 ms slower."""
+
+    def pieces(_environ: Any, start: Any) -> Any:
+        start("200 OK", [])
+        yield from (b"ok",)
+
+    thread = eventlet.spawn(server.serve, listener, pieces)
+    connection = socket.create_connection(listener.getsockname(), timeout=3)
+    took = []
+    for _ in range(20):
+        began, got = time.monotonic(), b""
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            got += connection.recv(4096)
+        took.append(time.monotonic() - began)
+    connection.close()
+    eventlet.sleep(0.05)
+    thread.kill()
+    assert sorted(took)[10] < 0.02
