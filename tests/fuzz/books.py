@@ -6,6 +6,8 @@ import ipaddress
 from typing import Any
 
 Flow = dict[str, Any]
+Counts = tuple[int, int, int, int]
+"""What a write says of itself: added, changed, removed, unchanged."""
 
 
 def key_of(flow: Flow) -> tuple[str, str, str]:
@@ -30,15 +32,24 @@ class Books:
     def __init__(self, routers: tuple[str, ...]) -> None:
         self.tables: dict[str, dict[tuple[str, str, str], Flow]] = {name: {} for name in routers}
 
-    def put(self, router: str, flows: list[Flow]) -> None:
-        self.tables[router] = {key_of(flow): plain(flow) for flow in flows}
+    def put(self, router: str, flows: list[Flow]) -> Counts:
+        before = self.tables[router]
+        after = self.tables[router] = {key_of(flow): plain(flow) for flow in flows}
+        both = before.keys() & after.keys()
+        changed = sum(before[key] != after[key] for key in both)
+        return len(after) - len(both), changed, len(before) - len(both), len(both) - changed
 
-    def patch(self, router: str, add: list[Flow], remove: list[Flow]) -> None:
+    def patch(self, router: str, add: list[Flow], remove: list[Flow]) -> Counts:
         """`remove` are flows of which the matches count."""
-        for flow in remove:
-            self.tables[router].pop(key_of(flow), None)
+        table = self.tables[router]
+        removed = sum(table.pop(key_of(flow), None) is not None for flow in remove)
+        added = changed = 0
         for flow in add:
-            self.tables[router][key_of(flow)] = plain(flow)
+            key, value = key_of(flow), plain(flow)
+            added += key not in table
+            changed += key in table and table[key] != value
+            table[key] = value
+        return added, changed, removed, len(add) + len(remove) - added - changed - removed
 
     def difference(self, router: str, shown: list[Flow]) -> str:
         """What differs between these books and what fsctl shows; empty if nothing does."""

@@ -1,5 +1,24 @@
-"""The controller on a private Open vSwitch, as in tests/faults."""
+"""The controller on a private Open vSwitch, as in tests/faults, with more routers."""
 
-from tests.faults.conftest import host
+from __future__ import annotations
 
-__all__ = ["host"]
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from topologies.sandbox import available
+
+from .host import Crowd
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Iterator[Crowd]:
+    if not available():
+        pytest.skip("Open vSwitch is not installed")
+    crowd = Crowd(tmp_path)
+    try:
+        crowd.start()
+        yield crowd
+    finally:
+        crowd.stop()

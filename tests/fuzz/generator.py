@@ -7,9 +7,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.host import MAC
-
 from .books import Flow
+from .host import NEXT_HOPS
 
 ODD: list[Any] = [
     None, True, -1, 0, 1.5, 10**30, "", "x" * 300, [], {}, [[]], {"a": {"b": []}}, "\u0000", "ü", "10.0.0.1/33", "::/0",
@@ -28,22 +27,28 @@ METHODS = ["GET", "PUT", "PATCH", "DELETE", "POST", "HEAD", "OPTIONS", "TRACE"]
 
 @dataclass
 class Request:
-    """`sure` is the change that it makes if it is accepted; None: it is not to be accepted, or changes no table."""
+    """`sure` is the change that it makes if it is accepted; None: it is not to be accepted, or changes no table.
+
+    `is_foreign`: whoever sends it has no right to, so it is refused whatever it says.
+    """
 
     method: str
     path: str
     token: str
     body: bytes = b""
     sure: tuple[str, list[Flow], list[Flow]] | None = None
+    is_foreign: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class Generator:
-    """Seeded; each router's prefixes are its own, so that they show where they do not belong."""
+    """Seeded; each router's prefixes are its own, so that they show where they do not belong.
 
-    def __init__(self, rng: random.Random, tokens: dict[str, str]) -> None:
-        self._rng, self._tokens = rng, tokens
-        self.routers = tuple(name for name in tokens if name != "admin")
+    Of `routers`, those of `own` are written to; the others are somebody else's.
+    """
+
+    def __init__(self, rng: random.Random, routers: tuple[str, ...], own: tuple[str, ...]) -> None:
+        self._rng, self.routers, self._own = rng, routers, own
 
     def marker(self, router: str) -> str:
         """What stands in all of a router's destinations."""
@@ -51,7 +56,7 @@ class Generator:
 
     def next(self) -> Request:
         rng = self._rng
-        router = rng.choice(self.routers)
+        router = rng.choice(self._own)
         kinds = (self._write, self._mutated, self._other, self._foreign)
         return rng.choices(kinds, weights=(40, 35, 15, 10))[0](router)
 
@@ -63,7 +68,7 @@ class Generator:
         if rng.random() < 0.1:
             flow["match"]["eth_src"] = f"02:00:00:00:20:0{rng.randrange(3)}"
         if rng.random() < 0.8:
-            return flow | {"action": "forward", "set": {"eth_dst": MAC[rng.choice(("a", "b", "r2.eth0"))]}, "out": "eth1"}
+            return flow | {"action": "forward", "set": {"eth_dst": rng.choice(NEXT_HOPS)}, "out": "eth1"}
         return flow | {"action": rng.choice(("punt", "drop"))}
 
     def _flows(self, router: str, most: int) -> list[Flow]:
@@ -133,10 +138,14 @@ class Generator:
         return Request(method, path.encode("ascii", "replace").decode(), rng.choice((router, "admin", "")), body)
 
     def _foreign(self, router: str) -> Request:
-        """With somebody else's token, none, or a wrong one: always refused."""
+        """With somebody else's token, none, or a wrong one; or with one's own to somebody else's table."""
         request = self._write(router)
-        request.sure = None
-        request.token = self._rng.choice([*(r for r in self.routers if r != router), "", "wrong"])
+        request.sure, request.is_foreign = None, True
+        other = self._rng.choice([r for r in self.routers if r != router])
+        if self._rng.random() < 0.3:
+            request.path = request.path.replace(f"/{router}/", f"/{other}/")
+        else:
+            request.token = self._rng.choice((other, "", "wrong"))
         return request
 
 
