@@ -8,7 +8,19 @@ from fsctl.fib import Change, Key, prefix_of
 from fsctl.model import BITS, Forward, Network, Router, format_mac
 
 MAX_NAMED = 5
-"""Delegations that a warning names."""
+"""Delegations, or next hops, that a warning names."""
+_UNHEARD = "no agent: one-way traffic to a host that never sends is flooded once its bridge has forgotten it (docs/limits.md)"
+_NO_ADDRESSES = (
+    "fsctl knows no address of this router: packets to the router itself are bypassed where a delegation covers them "
+    "(addresses: in the configuration, or PATCH .../interfaces/{i})"
+)
+
+
+def warnings_of(network: Network, router: str, *, has_agent: bool) -> list[str]:
+    """What a router's delegations may get wrong; an agent makes its next hops speak."""
+    unheard = [] if has_agent else unheard_next_hops(network, router)
+    warnings = [f"{_UNHEARD}: {', '.join(unheard[:MAX_NAMED])}"] if unheard else []
+    return warnings + ([_NO_ADDRESSES] if without_addresses(network, router) else [])
 
 
 def unheard_next_hops(network: Network, router: str) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import ClassVar, TypedDict, cast
+from itertools import islice
+from typing import ClassVar, TypedDict
 
 import falcon
 
 from fsctl.errors import MalformedError, NotFoundError, UnavailableError
 from fsctl.fib import Page, place_of
-from fsctl.hosts import on_their_own_link, unheard_next_hops, without_addresses
+from fsctl.hosts import on_their_own_link, warnings_of
 from fsctl.model import Drop, Forward, Network, Router
 from fsctl.northbound import problems
 from fsctl.northbound.discretion import Discretion
@@ -36,10 +36,6 @@ from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Tic
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
-NO_ADDRESSES = (
-    "fsctl knows no address of this router: packets to the router itself are bypassed where a delegation covers them "
-    "(addresses: in the configuration, or PATCH .../interfaces/{i})"
-)
 MOST_EXPLAINED = 8
 """Flows of a write of which the answer says that they are not bypassed."""
 SMALL_BODY = 1 << 18
@@ -97,29 +93,30 @@ class Resource:
     def shown(self, network: Network, router: str) -> Json:
         """A router as /v1/routers shows it."""
         session, overrides = self.backend.sessions.get(router), self.backend.overrides(router)
-        unheard = unheard_next_hops(network, router) if session is None else ()
-        shown = router_json(network.routers[router], network.fibs.get(router), session, overrides, unheard)
-        if without_addresses(network, router):
-            shown["warnings"] = [*cast("list[Json]", shown["warnings"]), NO_ADDRESSES]
-        return shown
+        warnings = warnings_of(network, router, has_agent=session is not None)
+        return router_json(network.routers[router], network.fibs.get(router), session, overrides, warnings)
 
     def answer_write(self, req: falcon.Request, resp: falcon.Response, ticket: Ticket) -> None:
-        """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored."""
-        if parameters(req, _WRITE).get("wait") == "no":
+        """200 once the switches have confirmed; 202 with ?wait=no, once the write is stored.
+
+        The query was checked before there was a ticket.
+        """
+        waits = req.params.get("wait") != "no"
+        if waits:
+            result = ticket.wait(self.service.patience_s)
+        else:
             result = ticket.stored(self.service.patience_s)
             resp.status = falcon.HTTP_202
-        else:
-            result = ticket.wait(self.service.patience_s)
         req.context.summary = _summary(result)
         if not self.is_for_administrator(req):
             result = Discretion(self.backend.network, req.context.principal.router).result(result)
-        also = {"warnings": getattr(req.context, "warnings", []), "not_bypassed": self.not_bypassed(req)}
+        also = {"warnings": getattr(req.context, "warnings", []), "not_bypassed": self.not_bypassed(req) if waits else []}
         _send(resp, write_result_json(result) | {name: list(told) for name, told in also.items() if told})
 
     def not_bypassed(self, req: falcon.Request) -> list[Json]:
         """Which flows of a small write are left to the router, and why; those that a switch has rejected have `failed`."""
         write: Write | None = getattr(req.context, "write", None)
-        if write is None or len(write.changes) > MOST_EXPLAINED or parameters(req, _WRITE).get("wait") == "no":
+        if write is None or len(write.changes) > MOST_EXPLAINED:
             return []
         found: list[FlowStatus] = []
         for part, key, verdict in write.changes:
@@ -340,9 +337,9 @@ def _stream(
     The first batch is read here, so that an error at the beginning still becomes an error answer.
     """
     pieces = Pieces(_pieces(dumps(head)[:-1] + f',"{name}":[', _batches(values)), ended or (lambda: None))
-    first = [next(pieces), next(pieces, b"")]
+    pieces.read_ahead(2)
     resp.content_type = JSON_TYPE
-    resp.stream = Pieces(chain(first, pieces), pieces.close)
+    resp.stream = pieces
 
 
 def _batches(values: Iterator[Json]) -> Iterator[list[Json]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 
 from fsctl.errors import BusyError
 
@@ -85,6 +86,10 @@ class Pieces:
         except BaseException:
             self._ended()
             raise
+
+    def read_ahead(self, count: int) -> None:
+        """Make the first pieces now: what goes wrong with them is raised here."""
+        self._pieces = chain([*islice(self, count)], self._pieces)
 
     def close(self) -> None:
         """As WSGI has it (PEP 3333)."""

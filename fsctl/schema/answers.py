@@ -33,10 +33,6 @@ PROBLEM_PREFIX = "urn:fsctl:problem:"
 """A problem's `type` (RFC 9457, 3.1.1) is this and the error's slug."""
 
 
-MAX_NAMED = 5
-_UNHEARD = "no agent: one-way traffic to a host that never sends is flooded once its bridge has forgotten it (docs/limits.md)"
-
-
 def write_result_json(result: WriteResult) -> dict[str, Json]:
     return {
         "revision": result.revision,
@@ -102,11 +98,11 @@ def router_json(
     fib: Fib | None,
     session: Session | None = None,
     overrides: Mapping[str, Override] = MappingProxyType({}),
-    unheard: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Json]:
     """A router, its interfaces, how many of its `max_flows` it uses, and what its agent says is not bypassed.
 
-    `unheard` are next hops that nothing makes speak (`hosts.unheard_next_hops`).
+    `warnings` are about its delegations (`hosts.warnings_of`).
     """
     return {
         "name": router.name,
@@ -117,7 +113,7 @@ def router_json(
         },
         "session": None if session is None else {**session_json(session), "since": _utc(session.opened)},
         "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
-        "warnings": [f"{_UNHEARD}: {', '.join(unheard[:MAX_NAMED])}"] if unheard else [],
+        "warnings": [*warnings],
     }
 
 
