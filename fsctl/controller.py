@@ -20,7 +20,7 @@ from fsctl.connections import Client, Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable, load
 from fsctl.errors import NotFoundError
-from fsctl.fib import Fib, Page
+from fsctl.fib import Fib, Page, RulePage
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Asked, Jobs, OfRouter
@@ -174,8 +174,8 @@ class Controller:
     def notices(self) -> Sequence[str]:
         return self.views.notices()
 
-    def rules(self) -> Iterable[RuleStatus]:
-        return self.views.rules()
+    def rules(self, bridge: str | None = None, page: RulePage | None = None) -> Iterable[RuleStatus]:
+        return self.views.rules(bridge, page)
 
     def walk(self, packet: Packet) -> WalkReport:
         return self.views.walk(packet)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Prefix, Verdict
 
@@ -78,6 +78,17 @@ class Page(NamedTuple):
     limit: int
     after: Place | None = None
     only: Place | None = None
+
+
+RulePlace = tuple[str, PartKey, Key | FiveTuple | Fragments]
+"""Where a collapsed rule stands: the router whose ingress interface it is for, and what of its packets."""
+
+
+class RulePage(NamedTuple):
+    """The first `limit` rules behind a place (None: from the beginning), in the order of `rank_of_part` and `rank_of_key`."""
+
+    limit: int
+    after: RulePlace | None = None
 
 
 class Change(NamedTuple):
@@ -277,6 +288,16 @@ def _order(part_key: PartKey) -> tuple[str, int, int]:
     """Any sender comes first."""
     in_port, version, eth_src = part_key
     return in_port, version, -1 if eth_src is None else eth_src
+
+
+def rank_of_part(router: str, part_key: PartKey) -> tuple[str, tuple[str, int, int]]:
+    """The order of rules: by router, ingress interface, IP version and sender."""
+    return router, _order(part_key)
+
+
+def rank_of_key(key: Key | FiveTuple | Fragments) -> tuple[int, Any]:
+    """The order of rules of one part: prefixes before connections before fragments."""
+    return 0 if isinstance(key, int) else 1 if isinstance(key, FiveTuple) else 2, key
 
 
 def lengths(prefixes: Mapping[Key, int]) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from fsctl.fib import Change, Page
+from fsctl.fib import Change, Page, RulePage, RulePlace
 from fsctl.model import Address, Delegation, Match, Network, Packet
 from fsctl.rules import Action, Field, RuleKey, RuleTable
 
@@ -113,14 +113,12 @@ class BridgeStatus:
 
 @dataclass(frozen=True, slots=True)
 class RuleStatus:
-    """An installed rule of the flow switch table; `chain` are the (router, delegation) it was collapsed from.
-
-    `actions` are those of the way out that the rule names.
-    """
+    """An installed rule of the flow switch, with its way's `actions`; `chain`: the (router, delegation) it was collapsed from."""
 
     bridge: str
     key: RuleKey
     actions: tuple[Action, ...]
+    place: RulePlace
     way: int | None = None
     chain: tuple[tuple[str, Delegation], ...] = ()
     packets: int = 0
@@ -299,7 +297,7 @@ class Backend(Protocol):
         """Texts for the operator about bridges that are not configured any more."""
         ...
 
-    def rules(self) -> Iterable[RuleStatus]: ...
+    def rules(self, bridge: str | None = None, page: RulePage | None = None) -> Iterable[RuleStatus]: ...
     def walk(self, packet: Packet) -> WalkReport: ...
     def unhealthy(self) -> str:
         """Why the controller does not work; empty if it works."""

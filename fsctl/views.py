@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
+from itertools import islice
+from operator import itemgetter
 from typing import Protocol
 
 from fsctl import cuts, narrow, semantics
@@ -10,7 +13,7 @@ from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Key, Page, PartKey, match_of_change
+from fsctl.fib import Key, Page, PartKey, RulePage, match_of_change, rank_of_key, rank_of_part
 from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
@@ -171,27 +174,31 @@ class Views:
         if now - self._summed_at < FRESH_S:
             return self._sums
         sums: dict[tuple[str, Delegation], tuple[int, int]] = {}
-        for node, key, counts in self._rules_counted(only_used=True):
+        for node, key, counts in self._rules_counted():
             for hop in self._chain(node, key):
                 packets, size = sums.get(hop, (0, 0))
                 sums[hop] = packets + counts[0], size + counts[1]
         self._summed_at, self._sums = self._known.runtime.now(), sums
         return sums
 
-    def _rules_counted(self, *, only_used: bool = False) -> Iterator[tuple[Node, Place, tuple[int, int]]]:
-        counts = {name: self._counts(name) for name in self._known.config.bridges}
-        if only_used:
-            counts = {name: {rule: c for rule, c in here.items() if c[0]} for name, here in counts.items()}
+    def _rules_counted(self) -> Iterator[tuple[Node, Place, tuple[int, int]]]:
+        """The rules that have been used."""
+        bridges = self._known.config.bridges
+        counts = {name: {rule: c for rule, c in self._counts(name).items() if c[0]} for name in bridges}
         for _, node in self._known.now.compiler.nodes():
             here = counts[node.interface.bridge]
-            if only_used and not here:
-                continue
-            for number, key in enumerate(tuple(node.rules)):
-                if not number % _BREATH:
-                    self._breathe()
-                counted = here.get(flow_key(node, key), (0, 0)) if key in node.rules else None
-                if counted is not None and (counted[0] or not only_used):
+            for key in self._one_by_one(node, tuple(node.rules) if here else ()):
+                counted = here.get(flow_key(node, key))
+                if counted is not None:
                     yield node, key, counted
+
+    def _one_by_one(self, node: Node, keys: Iterable[Place]) -> Iterator[Place]:
+        """Those that are still among a node's rules when it is their turn; others run between them."""
+        for number, key in enumerate(keys):
+            if not number % _BREATH:
+                self._breathe()
+            if key in node.rules:
+                yield key
 
     def _chain(self, node: Node, key: Place) -> tuple[tuple[str, Delegation], ...]:
         part = (node.interface.name, node.version, node.eth_src)
@@ -290,12 +297,34 @@ class Views:
 
     # --- rules and walks ---------------------------------------------------------------------------------
 
-    def rules(self) -> Iterator[RuleStatus]:
-        """The collapsed rules of all bridges."""
+    def rules(self, bridge: str | None = None, page: RulePage | None = None) -> Iterator[RuleStatus]:
+        """The collapsed rules of one bridge, or of all; or a page of them, in the order of their places."""
         self._known.between_turns()
-        for node, key, counts in self._rules_counted():
-            if self._installed(node, key):
-                yield self._rule(node, key, counts)
+        bridges = self._known.config.bridges if bridge is None else (bridge,)
+        counts = {name: self._counts(name) for name in bridges}
+        nodes = [node for _, node in self._known.now.compiler.nodes() if node.interface.bridge in counts]
+        places = self._whole(nodes) if page is None else self._ordered(nodes, page)
+        found = (
+            self._rule(node, key, counts[node.interface.bridge].get(flow_key(node, key), (0, 0)))
+            for node, key in places
+            if self._installed(node, key)
+        )
+        return islice(found, None if page is None else page.limit)
+
+    def _whole(self, nodes: Iterable[Node]) -> Iterator[tuple[Node, Place]]:
+        return ((node, key) for node in nodes for key in self._one_by_one(node, tuple(node.rules)))
+
+    def _ordered(self, nodes: Iterable[Node], page: RulePage) -> Iterator[tuple[Node, Place]]:
+        """The rules behind a page's place, in batches of its size, so that few of them need sorting."""
+        begin = None if page.after is None else rank_of_part(*page.after[:2])
+        ranked = sorted(((rank_of_part(*_part_of(node)), node) for node in nodes), key=itemgetter(0))
+        for rank, node in ranked:
+            if begin is not None and rank < begin:
+                continue
+            after = page.after[2] if page.after is not None and rank == begin else None
+            while batch := _behind(after, node, page.limit):
+                yield from ((node, key) for key in self._one_by_one(node, batch))
+                after = batch[-1]
 
     def _installed(self, node: Node, key: Place) -> bool:
         here = self._known.installer.bridges.get(node.interface.bridge)
@@ -308,7 +337,7 @@ class Views:
         if rule in self._known.installer.bridges[bridge].demoted:
             actions = BRIDGE
         way = layout.ways[bridge].numbers.get(effect)
-        return RuleStatus(bridge, rule, actions, way, self._chain(node, key), counts[0], counts[1])
+        return RuleStatus(bridge, rule, actions, (*_part_of(node), key), way, self._chain(node, key), counts[0], counts[1])
 
     def walk(self, packet: Packet) -> WalkReport:
         self._known.between_turns()
@@ -333,3 +362,16 @@ class Views:
             return None
         counts = self._counts(packet.bridge).get(flow_key(*place), (0, 0))
         return self._rule(*place, counts)
+
+
+def _part_of(node: Node) -> tuple[str, PartKey]:
+    return node.interface.router, (node.interface.name, node.version, node.eth_src)
+
+
+def _behind(after: Place | None, node: Node, count: int) -> list[Place]:
+    """The first of a node's rules behind `after`; None: from the beginning."""
+    keys = tuple(node.rules)
+    if after is not None:
+        last = rank_of_key(after)
+        return nsmallest(count, (key for key in keys if rank_of_key(key) > last), key=rank_of_key)
+    return nsmallest(count, keys, key=rank_of_key)

@@ -28,11 +28,11 @@ from fsctl.schema.answers import (
     write_result_json,
 )
 from fsctl.schema.bodies import read_interface_change, read_nexthop_move, read_patch, read_replacement, read_seq, read_session
-from fsctl.schema.cursor import cursor_of, read_page
+from fsctl.schema.cursor import cursor_of, read_page, read_rule_page, rule_cursor_of
 from fsctl.schema.flows import match_json
 from fsctl.schema.packets import read_packet
 from fsctl.schema.text import Json, dumps
-from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, Ticket, Write, WriteResult
+from fsctl.status import INSTALLED, REFUSED, SLOW_PATH, Backend, FlowStatus, RuleStatus, Ticket, Write, WriteResult
 
 _WAIT = {"wait": ("yes", "no")}
 _WRITE: dict[str, tuple[str, ...]] = {**_WAIT, "session": (), "seq": ()}
@@ -237,10 +237,15 @@ class Rules(Resource):
     admin_only = True
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        bridge = parameters(req, {"bridge": tuple(self.backend.network.bridges)}).get("bridge")
-        ended = self.service.lists.open(self.caller(req))
-        rules = (rule_status_json(r) for r in self.backend.rules() if bridge in (None, r.bridge))
-        _stream(resp, {"revision": self.backend.revision}, "rules", rules, ended)
+        given = parameters(req, {"bridge": tuple(self.backend.network.bridges), "limit": (), "after": ()})
+        page = read_rule_page(given)
+        head: dict[str, Json] = {"revision": self.backend.revision}
+        ended = self.service.lists.open(self.caller(req)) if page is None else None
+        rules: Iterable[RuleStatus] = self.backend.rules(given.get("bridge"), page)
+        if page is not None:
+            rules = list(rules)
+            head["next"] = rule_cursor_of(rules[-1].place) if len(rules) == page.limit else None
+        _stream(resp, head, "rules", map(rule_status_json, rules), ended)
 
 
 class Orphans(Resource):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError, TooLargeError
-from fsctl.fib import Fib, Page, change_of, match_of_change
+from fsctl.fib import Fib, Page, RulePage, change_of, key_of, match_of_change
 from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.sessions import Sessions
@@ -206,9 +206,10 @@ class FakeBackend:
         assert isinstance(verdict, Forward)
         return verdict.eth_dst
 
-    def rules(self) -> Iterator[RuleStatus]:
+    def rules(self, bridge: str | None = None, page: RulePage | None = None) -> Iterator[RuleStatus]:
+        """One at most, which comes before all places."""
         chain = self._chain()
-        if not chain:
+        if not chain or bridge not in (None, "br-a") or (page is not None and page.after is not None):
             return
         dst = chain[0][1].match.dst
         eth_dst = self.network.routers["vr1"].interfaces["eth0"].mac
@@ -217,7 +218,8 @@ class FakeBackend:
         key = RuleKey(FLOW_SWITCH, 1000 + 2 * dst.length, match_of(*fields))
         eth_src = self.network.routers["vr2"].interfaces["eth1"].mac
         actions = (DecTtl(len(chain)), SetField("eth_src", eth_src), SetField("eth_dst", self._last_mac()), Output(7))
-        yield RuleStatus("br-a", key, actions, chain=chain, packets=1200, bytes=117600)
+        place = ("vr1", ("eth0", 4, None), key_of(dst))
+        yield RuleStatus("br-a", key, actions, place, chain=chain, packets=1200, bytes=117600)
 
     def walk(self, packet: Packet) -> WalkReport:
         chain = self._chain()
