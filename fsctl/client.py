@@ -141,10 +141,13 @@ class Client:
 
     def each_flow(self, router: str, state: str | None = None, page: int = PAGE) -> Iterator[Json]:
         """The same, page by page: the order is stable, and a flow that stays is given once, whatever changes meanwhile."""
-        query = {"limit": str(page)} | ({} if state is None else {"state": state})
+        return self._pages(_flows(router), "flows", {} if state is None else {"state": state}, page)
+
+    def _pages(self, path: str, name: str, given: Mapping[str, str], page: int) -> Iterator[Json]:
+        query = {"limit": str(page), **given}
         while True:
-            answer = self._get(_flows(router), query)
-            yield from answer["flows"]
+            answer = self._get(path, query)
+            yield from answer[name]
             if answer["next"] is None:
                 return
             query["after"] = answer["next"]
@@ -200,9 +203,9 @@ class Client:
         """What an operator has to know that is about no configured bridge."""
         return list(self._get("/v1/bridges")["notices"])
 
-    def rules(self, bridge: str | None = None) -> list[Json]:
-        """The installed rules of the flow switch, all or one bridge's."""
-        return list(self._get("/v1/rules", {} if bridge is None else {"bridge": bridge})["rules"])
+    def rules(self, bridge: str | None = None, page: int = PAGE) -> list[Json]:
+        """The installed rules of the flow switch, all or one bridge's; read page by page."""
+        return list(self._pages("/v1/rules", "rules", {} if bridge is None else {"bridge": bridge}, page))
 
     def orphans(self, *, with_flows: bool = True) -> list[Json]:
         """Delegations kept aside, since the configuration no longer has their router or interface."""

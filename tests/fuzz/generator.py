@@ -22,6 +22,7 @@ PATHS = [
     "/v1/routers/{r}/flows", "/v1/routers/{r}/session", "/v1/routers/{r}/nexthops", "/v1/routers/{r}/interfaces/eth0",
     "/v1/routers/{r}", "/v1/routers", "/v1/bridges", "/v1/rules", "/v1/orphans", "/v1/walk", "/healthz", "/readyz", "/x",
 ]  # fmt: skip
+PAGES = ["?limit=2", "?limit=0", "?limit=1&after=W10", "?after=x", "?limit=1&after=WyJldGgwIiw0LG51bGwsNV0", "?bridge=b0&limit=9"]
 METHODS = ["GET", "PUT", "PATCH", "DELETE", "POST", "HEAD", "OPTIONS", "TRACE"]
 
 
@@ -133,7 +134,7 @@ class Generator:
         method, path = rng.choice(METHODS), rng.choice(PATHS).format(r=rng.choice((*self.routers, "nobody", "%00", "ü")))
         if method in ("DELETE", "PUT", "PATCH") and path.endswith(("flows", "nexthops", "eth0", "session")):
             method = "GET"
-        path += rng.choice(("", "", "?x=1", "?wait=maybe", "?state=installed", "?seq=-1", "?session=%ff"))
+        path += rng.choice(("", "", "?x=1", "?wait=maybe", "?state=installed", "?seq=-1", "?session=%ff", *PAGES))
         body = rng.choice((b"", _json(rng.choice(ODD)), rng.choice(RAW)))
         return Request(method, path.encode("ascii", "replace").decode(), rng.choice((router, "admin", "")), body)
 

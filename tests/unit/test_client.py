@@ -54,7 +54,7 @@ def test_every_call(admin: Client, backend: FakeBackend) -> None:
     assert [r["name"] for r in admin.routers()] == ["vr1", "vr2"]
     assert admin.router("vr1")["flows"] == 2
     assert [b["name"] for b in admin.bridges()] == ["br-a", "br-b", "br-c"]
-    assert len(admin.rules()) == 1
+    assert len(admin.rules()) == len(admin.rules(page=1)) == 1
     assert admin.rules("br-b") == []
     packet = {"bridge": "br-a", "in_port": 2, "eth_dst": "02:00:00:00:01:01", "ipv4_dst": "10.0.2.5"}
     assert admin.walk(packet)["end"] == "bridged"
