@@ -51,6 +51,12 @@ class Books:
             table[key] = value
         return added, changed, removed, len(add) + len(remove) - added - changed - removed
 
+    def move(self, router: str, out: str, old: str, new: str) -> None:
+        """A neighbour has another MAC address."""
+        for flow in self.tables[router].values():
+            if flow.get("out") == out and flow["to"] == old.lower():
+                flow["to"] = new.lower()
+
     def difference(self, router: str, shown: list[Flow]) -> str:
         """What differs between these books and what fsctl shows; empty if nothing does."""
         found = {key_of(flow): plain(flow) for flow in shown}

@@ -80,6 +80,9 @@ class Generator:
         rng, path = self._rng, f"/v1/routers/{router}/flows"
         wait = rng.choice(("", *["?wait=no"] * 9))
         kind = rng.random()
+        if kind < 0.05:
+            move = {"out": "eth1", "eth_dst": rng.choice(NEXT_HOPS), "new_eth_dst": rng.choice(NEXT_HOPS)}
+            return Request("PATCH", f"/v1/routers/{router}/nexthops{wait}", router, _json(move), ("move", [move], []))
         if kind < 0.2:
             flows = self._flows(router, 30)
             return Request("PUT", path + wait, router, _json({"flows": flows}), ("put", flows, []))
