@@ -20,6 +20,19 @@ SENDABLE = {"REACHABLE", "STALE", "DELAY", "PROBE", "PERMANENT"}
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def _question(pair: tuple[str, str]) -> str:
+    return f"route get {pair[1]} from {SOURCE[version_of(pair[1])]} iif {pair[0]}"
+
+
+def _forget_clones(ns: Namespace) -> None:
+    """Let the kernel answer anew. After one of two IPv6 routes with the same next-hop object is deleted, it says of the other
+    that the network is unreachable, though it forwards: the clone that both used leads back to the one that is gone
+    (inet6_rtm_getroute, rt6_info.from). A change of the table ends that.
+    """
+    for change in ("add", "del"):
+        ns.ip(f"-6 route {change} blackhole fd77::/64")
+
+
 def version_of(text: str) -> int:
     return ipaddress.ip_address(text).version
 
@@ -39,11 +52,14 @@ class Said:
     @classmethod
     def by(cls, ns: Namespace, destinations: list[str]) -> Said:
         pairs = [(i, d) for i in KNOWN for d in destinations]
-        lines = [f"route get {d} from {SOURCE[version_of(d)]} iif {i}" for i, d in pairs]
+        answers = dict(zip(pairs, _each(ns, list(map(_question, pairs))), strict=True))
+        if doubtful := [pair for pair, answer in answers.items() if not answer and version_of(pair[1]) == 6]:
+            _forget_clones(ns)
+            answers |= dict(zip(doubtful, _each(ns, list(map(_question, doubtful))), strict=True))
         neighbours = {(n["dst"], n["dev"]): n for n in ns.json("neigh show")}
         routes = {v: [(_network(v, r["dst"]), r) for r in ns.json(f"-{v} route show table main")] for v in (4, 6)}
         dark = {link["ifname"] for link in ns.json("link show") if not {"UP", "LOWER_UP"} <= set(link["flags"])}
-        return cls(dict(zip(pairs, _each(ns, lines), strict=True)), neighbours, routes, dark)
+        return cls(answers, neighbours, routes, dark)
 
     def forwarded(self, ingress: str, destination: str) -> Answer:
         """(fsctl's name of the interface, MAC address); None: not forwarded, or by an interface that fsctl does not know."""
