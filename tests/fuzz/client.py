@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -52,6 +53,11 @@ def strict(data: bytes) -> Any:
         raise ValueError(name)
 
     return json.loads(data, parse_constant=refuse)
+
+
+def has(text: str, marker: str) -> bool:
+    """Whether an address begins with it; 10.10.105.16 does not begin with 10.105."""
+    return re.search(rf"(?<![\d.]){re.escape(marker)}", text) is not None
 
 
 def describe(request: Request) -> str:
@@ -179,4 +185,4 @@ class Fuzz:
     def _tells_of_others(self, request: Request, answer: urllib3.BaseHTTPResponse) -> bool:
         others = [r for r in self.generator.routers if r != request.token]
         said, told = request.body.decode("latin-1") + request.path, answer.data.decode()
-        return any(self.generator.marker(r) in told and self.generator.marker(r) not in said for r in others)
+        return any(has(told, self.generator.marker(r)) and not has(said, self.generator.marker(r)) for r in others)
