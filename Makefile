@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 # Fast ones first; what does not exist yet is left out.
 CHECK_TESTS := $(wildcard tests/test_*.py tests/unit tests/rest tests/contract tests/properties)
-ROOT_TESTS := $(wildcard tests/ovs tests/faults tests/fuzz tests/agent tests/mininet tests/soak)
+ROOT_TESTS := $(wildcard tests/ovs tests/docs tests/faults tests/fuzz tests/agent tests/mininet tests/soak)
 PYTEST_ARGS ?=
 
 .PHONY: lock help setup setup-python root lint check test soak fuzz demo demo-agent bench clean
