@@ -44,7 +44,7 @@ class Pending:
 
     @property
     def is_decided(self) -> bool:
-        """It is durable, or has failed."""
+        """It is durable, has failed, or was cancelled."""
         return self._durable.is_set()
 
     def begin(self) -> bool:
@@ -94,7 +94,9 @@ class Pending:
 
     def _not_stored(self) -> UnavailableError:
         if self._take():
-            return UnavailableError("the controller is busy; nothing was changed")
+            cancelled = UnavailableError("the controller is busy; nothing was changed")
+            self.fail(cancelled)
+            return cancelled
         return UnavailableError("the controller is busy; the change is not stored yet, and may still be carried out")
 
     def _not_confirmed(self) -> UnavailableError:
