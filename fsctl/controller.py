@@ -330,6 +330,7 @@ class Controller:
 
     def _recover(self) -> None:
         """Compile everything anew and compare all bridges; if that fails too, withdraw the bypass."""
+        self.stops.forget()
         with self.recovery:
             try:
                 self.desired.rebuild()

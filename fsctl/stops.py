@@ -61,6 +61,10 @@ class Stops:
             for bridge, changes in layout.stop(router).items():
                 self._installer.overtake(bridge, changes)
 
+    def forget(self) -> None:
+        """After a bug: nobody may ever decide these withdrawals."""
+        self._undecided.clear()
+
     def wanted(self) -> frozenset[str]:
         """The routers that are to stay stopped."""
         self._undecided = {

@@ -15,6 +15,7 @@ from fsctl.rules import FLOW_SWITCH, RuleKey
 from fsctl.status import SessionRequest, Write
 from fsctl.stop_rules import STOP
 from fsctl.store import Commit
+from fsctl.writes import Together
 from tests.unit.paper import MAC, Lab
 
 HOPS = Forward("eth1", MAC["s0"]), Forward("eth1", 0x0200_0000_0B0B)
@@ -133,6 +134,23 @@ def test_what_was_stopped_for_a_withdrawal_that_fails_goes_on(lab: Lab) -> None:
     wait_for(lab, "x", 1)
     with pytest.raises(UnavailableError, match="nothing was changed"):
         ticket.wait(0.01)  # its sender gives up
+    go_on.set()
+    wait_for(lab, "x", 0)
+    lab.check_in_step()
+    assert len(lab.flow_rules("x")) == 8
+
+
+def test_a_bug_in_a_withdrawal_leaves_nothing_stopped(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = lab.controller.changes.write
+
+    def fails_once(together: Together) -> None:
+        monkeypatch.setattr(lab.controller.changes, "write", write)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(lab.controller.changes, "write", fails_once)
+    go_on = hold_the_loop(lab)
+    lab.controller.write(withdrawal("s"))
+    wait_for(lab, "x", 1)
     go_on.set()
     wait_for(lab, "x", 0)
     lab.check_in_step()
