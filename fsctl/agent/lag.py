@@ -30,6 +30,12 @@ class Lag:
         if self._may_hold and self._oldest is None:
             self._oldest = now
 
+    def found(self, now: float) -> None:
+        """fsctl holds something that this agent has not sent since its start: nobody knows how old it is."""
+        if not self._may_hold:
+            self._may_hold = True
+            self.changed(now)
+
     def sent(self) -> None:
         """A write with all changes so far is under way; from now on fsctl may hold something."""
         self._may_hold = True

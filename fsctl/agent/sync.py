@@ -122,8 +122,6 @@ class Sync:
         self._heartbeat_at = 0.0
         self._was_in_step = False
 
-    # -- what has changed here
-
     def changed(self, changes: Iterable[Change], now: float) -> None:
         """The fold's FIB has changed there."""
         self.lag.changed(now)
@@ -302,8 +300,6 @@ class Sync:
         self.counters.changes += len(changes)
         return Call(WRITE, "change", "PATCH", f"{self._path}/flows", wire.patch_body(changes), self._query(), len(changes))
 
-    # -- how it went
-
     def answered(self, call: Call, answer: Mapping[str, Any], now: float) -> None:
         """fsctl has done what `call` asked for."""
         del self._busy[call.lane]
@@ -323,7 +319,7 @@ class Sync:
             if self._was_in_step and (is_older or not answer.get("synced", True)):
                 self._is_full = False
         elif call.what == "router":
-            self._take_router(dict(answer))
+            self._take_router(dict(answer), now)
         elif call.what in ("replace", "change"):
             self._is_full = True
             self.lag.confirmed()
@@ -336,8 +332,10 @@ class Sync:
         elif call.what == "close":
             self.mode = Mode.ENDED
 
-    def _take_router(self, router: dict[str, Any]) -> None:
+    def _take_router(self, router: dict[str, Any], now: float) -> None:
         self.router = router
+        if router.get("flows") and not self._is_full:
+            self.lag.found(now)
         there: Mapping[str, Mapping[str, Any]] = router.get("interfaces", {})
         self._announced = {name: {"addresses": i.get("addresses"), "mtu": i.get("mtu")} for name, i in there.items()}
 

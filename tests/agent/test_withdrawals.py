@@ -11,7 +11,7 @@ from fsctl.agent.lag import MOST_LAG_SECONDS
 from fsctl.agent.sync import MAX_WAIT_SECONDS, SAFETY, SESSION, WRITE, Call
 from fsctl.errors import UnavailableError
 
-from .sync_world import PART, VIA, World
+from .sync_world import ELSEWHERE, PART, VIA, World
 
 
 def begin(world: World) -> Call:
@@ -78,6 +78,21 @@ def test_fault_C8_a_slow_write_is_withdrawn_when_changes_have_waited_too_long(wo
     assert world.there() == world.here()
     world.run(100)
     assert world.sync.lag.withdrawals == 1
+
+
+def test_what_an_earlier_agent_has_left_is_withdrawn_if_it_cannot_be_replaced() -> None:
+    """The agent was restarted within its lease; heartbeats succeed, writes do not."""
+    before = World()
+    before.set("10.0.0.0/8", VIA)
+    before.run()
+    world = World(fake=before.fake, now=before.now)
+    world.set("10.0.0.0/8", ELSEWHERE)
+    world.fake.refuse = lambda method, path: UnavailableError("busy") if (method, path[-5:]) == ("PUT", "flows") else None
+    world.run(MOST_LAG_SECONDS - 1)
+    assert world.there() == {"10.0.0.0/8": VIA}
+    world.run(2)
+    assert world.there() == {}
+    assert world.sync.has_session
 
 
 def test_who_is_late_again_and_again_is_sent_everything_ever_more_rarely(world: World) -> None:
