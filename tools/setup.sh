@@ -20,6 +20,7 @@ LAB_PACKAGES=(
     openvswitch-switch mininet iproute2 iputils-ping iperf3 tcpdump ethtool traceroute net-tools procps
     nftables iptables # the agent's tests: routers with firewalls
 )
+ROUTING_PACKAGES=(frr bird2 keepalived) # what the agent is tested beside
 FRR_PACKAGES=(frr nftables) # make demo-agent: routers that run OSPF
 
 say() { printf 'set-up: %s\n' "$*" >&2; }
@@ -99,8 +100,8 @@ make_venv() {
 
 case "${1:-all}" in
     venv) make_venv ;;
-    system) apt_install "${LAB_PACKAGES[@]}" ;;
+    system) apt_install "${LAB_PACKAGES[@]}" "${ROUTING_PACKAGES[@]}" ;;
     frr) apt_install "${FRR_PACKAGES[@]}" ;;
-    all) apt_install "${VENV_PACKAGES[@]}" "${LAB_PACKAGES[@]}"; make_venv ;;
+    all) apt_install "${VENV_PACKAGES[@]}" "${LAB_PACKAGES[@]}" "${ROUTING_PACKAGES[@]}"; make_venv ;;
     *) echo "usage: $0 [venv|system|all|frr]" >&2; exit 2 ;;
 esac

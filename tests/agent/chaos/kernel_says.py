@@ -24,13 +24,14 @@ def _question(pair: tuple[str, str]) -> str:
     return f"route get {pair[1]} from {SOURCE[version_of(pair[1])]} iif {pair[0]}"
 
 
-def _forget_clones(ns: Namespace) -> None:
+def _forget_clones(ns: Namespace) -> int:
     """Let the kernel answer anew. After one of two IPv6 routes with the same next-hop object is deleted, it says of the other
     that the network is unreachable, though it forwards: the clone that both used leads back to the one that is gone
     (inet6_rtm_getroute, rt6_info.from). A change of the table ends that.
     """
     for change in ("add", "del"):
         ns.ip(f"-6 route {change} blackhole fd77::/64")
+    return 2
 
 
 def version_of(text: str) -> int:
@@ -48,18 +49,21 @@ class Said:
     """The main table by IP version."""
     dark: set[str]
     """Devices that are down or without a carrier: the kernel goes on sending that way where it has not been told to stop."""
+    messages: int
+    """How many messages the questions have made the kernel send."""
 
     @classmethod
     def by(cls, ns: Namespace, destinations: list[str]) -> Said:
         pairs = [(i, d) for i in KNOWN for d in destinations]
         answers = dict(zip(pairs, _each(ns, list(map(_question, pairs))), strict=True))
+        messages = 0
         if doubtful := [pair for pair, answer in answers.items() if not answer and version_of(pair[1]) == 6]:
-            _forget_clones(ns)
+            messages = _forget_clones(ns)
             answers |= dict(zip(doubtful, _each(ns, list(map(_question, doubtful))), strict=True))
         neighbours = {(n["dst"], n["dev"]): n for n in ns.json("neigh show")}
         routes = {v: [(_network(v, r["dst"]), r) for r in ns.json(f"-{v} route show table main")] for v in (4, 6)}
         dark = {link["ifname"] for link in ns.json("link show") if not {"UP", "LOWER_UP"} <= set(link["flags"])}
-        return cls(answers, neighbours, routes, dark)
+        return cls(answers, neighbours, routes, dark, messages)
 
     def forwarded(self, ingress: str, destination: str) -> Answer:
         """(fsctl's name of the interface, MAC address); None: not forwarded, or by an interface that fsctl does not know."""
