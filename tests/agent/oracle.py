@@ -44,6 +44,8 @@ class Kernel:
             return None
         lowest = min(r.metric for r in routes)
         ways = [r for r in routes if r.metric == lowest]
+        if version == 6 and any(len(r.legs) > 1 for r in ways):
+            return None  # a dump tells the metrics of one leg only
         answers = {a for r in ways for a in self._ways(r, version, value)}
         on_link = {leg.gateway is None for r in ways for leg in (self._object(r.nhid) if r.nhid else r.legs) if leg}
         if len(on_link) > 1 and longest < address.max_prefixlen:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsctl.agent.events import Addr, Event, Leg, Link, Neigh, Nexthop, Route, Value
@@ -166,6 +166,7 @@ def split(events: list[Event], seed: int) -> Iterator[list[Event]]:
 
 @settings(max_examples=300, deadline=None)
 @given(wishes)
+@example(Dice(620).wishes(21))  # an IPv6 route over two gateways that have the same MAC address
 def test_fib_says_what_the_kernel_would_do(of: Wishes) -> None:
     made = history(of)
     delegations = list(told([made.events]).delegations())
