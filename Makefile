@@ -35,6 +35,7 @@ root:
 
 lint: setup-python
 	@$(PYTHON) -m ruff check --quiet fsctl topologies tests
+	@$(PYTHON) -m ruff format --quiet --check fsctl topologies tests
 	@$(PYTHON) -m mypy --no-error-summary
 
 check: setup-python lint

@@ -18,9 +18,7 @@ from typing import Any
 _TARGET = "eventlet.wsgi"
 _NAME = "ALREADY_HANDLED"
 PTH_NAME = "fsctl_compat.pth"
-PTH_TEXT = (
-    'import sys; exec("try:\\n from fsctl.compat import install\\nexcept ImportError: pass\\nelse: install()")\n'
-)
+PTH_TEXT = 'import sys; exec("try:\\n from fsctl.compat import install\\nexcept ImportError: pass\\nelse: install()")\n'
 """One line, because `site` runs only single lines that begin with `import`."""
 
 

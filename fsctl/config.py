@@ -134,9 +134,7 @@ def path_from(environment: Mapping[str, str]) -> Path:
     """The file that FSCTL_CONFIG names; raises ConfigError where it is not set."""
     name = environment.get(ENVIRONMENT_KEY)
     if not name:
-        raise ConfigError(
-            ENVIRONMENT_KEY, "this environment variable is not set: expected the path of the configuration file"
-        )
+        raise ConfigError(ENVIRONMENT_KEY, "this environment variable is not set: expected the path of the configuration file")
     return Path(name)
 
 

@@ -81,9 +81,7 @@ class Controller:
         self.desired = Desired(self.inventory, fibs, self.pause)
         self._jobs = Jobs(runtime)
         self.installer = Installer(runtime, self._report, self.pause)
-        self.connections = Connections(
-            self.installer, self.inventory, runtime, self._jobs.add, is_local=config.openflow.is_local
-        )
+        self.connections = Connections(self.installer, self.inventory, runtime, self._jobs.add, is_local=config.openflow.is_local)
         self.answers = Answers(runtime, self.installer, self.desired)
         self.views = Views(self)
         self.lease_clock = LeaseClock(runtime)

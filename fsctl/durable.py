@@ -134,9 +134,7 @@ class Durable:
             raise StoreError("the store still lacks an earlier change of this router; it is being tried again", field="store")
         return self._call(work, *((Kind.TABLE, router, "") for router in routers), rows=rows, meanwhile=meanwhile)
 
-    def _call(
-        self, work: Callable[[], T], *debts: Debt, rows: int = 1, meanwhile: Callable[[], object] | None = None
-    ) -> T:
+    def _call(self, work: Callable[[], T], *debts: Debt, rows: int = 1, meanwhile: Callable[[], object] | None = None) -> T:
         """Call `work` in the store's thread; it writes `rows` rows. Raises StoreError, also when it takes too long.
 
         After a timeout `work` may still be done later, so `debts` are owed.
@@ -187,9 +185,7 @@ class Durable:
     def next_try(self) -> float:
         return self._retry_at if self._debts or self.problem else float("inf")
 
-    def write_owed(
-        self, fibs: Mapping[str, Fib], sessions: Holders, overrides: Mapping[tuple[str, str], Override]
-    ) -> None:
+    def write_owed(self, fibs: Mapping[str, Fib], sessions: Holders, overrides: Mapping[tuple[str, str], Override]) -> None:
         """At most every RETRY_S: write what is owed, or probe whether the store works again."""
         now = self._runtime.now()
         self._strike_out()
@@ -238,6 +234,7 @@ class Durable:
             self.store.commit_session(session)
         else:
             self.store.forget_session(router)
+
 
 def load(config: Config, store: Store) -> Stored:
     """What is stored of the configured routers; delegations of others are kept aside, and never installed."""

@@ -172,4 +172,3 @@ class Installer:
         frame = layout.frames[here.bridge].rules
         doors = [k for k, actions in frame.items() if k.table == GUARD and GotoTable(FLOW_SWITCH) in actions]
         return [RuleChange(k, None, False) for k in doors if k not in here.rejected]
-

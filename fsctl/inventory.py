@@ -202,9 +202,7 @@ def _without_twins(routers: dict[str, Router]) -> dict[str, Router]:
         name: replace(
             router,
             interfaces={
-                i.name: replace(i, up=False, why_down=_of_twins(i, router))
-                if seen[i.bridge, i.mac] > 1
-                else i
+                i.name: replace(i, up=False, why_down=_of_twins(i, router)) if seen[i.bridge, i.mac] > 1 else i
                 for i in router.interfaces.values()
             },
         )

@@ -304,9 +304,7 @@ class Network:
     def own_addresses(self) -> Mapping[str, frozenset[tuple[int, int]]]:
         """Router -> the (version, address) pairs that are its own."""
         return {
-            name: frozenset(
-                (a.version, value) for i in router.interfaces.values() for a in i.addresses for value in a.own()
-            )
+            name: frozenset((a.version, value) for i in router.interfaces.values() for a in i.addresses for value in a.own())
             for name, router in self.routers.items()
         }
 

@@ -75,9 +75,7 @@ class Node:
         "rules", "steps", "usable", "version",
     )  # fmt: skip
 
-    def __init__(
-        self, index: int, version: int, interface: Interface, eth_src: int | None, local: frozenset[Key]
-    ) -> None:
+    def __init__(self, index: int, version: int, interface: Interface, eth_src: int | None, local: frozenset[Key]) -> None:
         self.index, self.version, self.interface = index, version, interface
         self.eth_src, self.local = eth_src, local
         self.usable = interface.up

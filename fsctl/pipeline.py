@@ -123,8 +123,7 @@ class Layout:
     def __init__(self, network: Network, compiler: Compiler, before: Layout | None = None) -> None:
         self.network, self.compiler = network, compiler
         self.ways: dict[str, Ways] = {
-            name: Ways(before.ways[name].numbers if before and name in before.ways else None)
-            for name in network.bridges
+            name: Ways(before.ways[name].numbers if before and name in before.ways else None) for name in network.bridges
         }
         self._joins: Counter[frozenset[str]] = Counter()
         for _, node in compiler.nodes():

@@ -265,6 +265,7 @@ class Session:
 
 class SessionBook(Protocol):
     """See `sessions.Sessions`."""
+
     def get(self, router: str) -> Session | None: ...
     def open(self, request: SessionRequest) -> Session: ...
 

@@ -98,11 +98,15 @@ class Views:
         waiting = [
             f"bridge {name} is not configured any more; it is released once all bridges are in sync" for name in links.to_release
         ]
-        return waiting + [cuts.notice(place) for place in sorted(self._known.now.network.cuts)] + [
-            f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
-            f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
-            for name in sorted(links.released_with_rules)
-        ]
+        return (
+            waiting
+            + [cuts.notice(place) for place in sorted(self._known.now.network.cuts)]
+            + [
+                f"bridge {name} was released and keeps fsctl's rules, because it has another controller: "
+                f'ovs-ofctl -O OpenFlow14 del-flows {name} "cookie={COOKIE:#x}/-1" removes them'
+                for name in sorted(links.released_with_rules)
+            ]
+        )
 
     def bridges(self) -> list[BridgeStatus]:
         return [self._bridge(name) for name in self._known.config.bridges]

@@ -33,6 +33,7 @@ HEARTBEATS_PER_LEASE = 3
 _NOT_OURS = (ConflictError, UnauthorizedError, ForbiddenError, NotFoundError)
 """The router is another's, or nobody's: nothing that this agent sends would be taken."""
 
+
 class Mode(Enum):
     """Where the agent is between start and end."""
 

@@ -29,8 +29,7 @@ def flow_monitor(xid: int, tables: Sequence[int]) -> bytes:
     """A request to report changes in these tables; present rules are not listed."""
     flags = _WATCH_ADD | _WATCH_REMOVED | _WATCH_MODIFY
     monitors = [
-        struct.pack("!IIIHBB", number, c.ANY, c.ANY, flags, table, 0) + _MATCH_ALL
-        for number, table in enumerate(tables, 1)
+        struct.pack("!IIIHBB", number, c.ANY, c.ANY, flags, table, 0) + _MATCH_ALL for number, table in enumerate(tables, 1)
     ]
     return message(c.MULTIPART_REQUEST, xid, struct.pack("!HH4x", c.MP_FLOW_MONITOR, 0) + b"".join(monitors))
 

@@ -16,8 +16,7 @@ def to_release(database: Database, wanted: Wanted) -> list[BridgeRow]:
     return [
         bridge
         for name, bridge in database.bridge_names().items()
-        if not wanted.manages(name)
-        and any(is_our_controller(row, wanted.controller) for row in database.controllers_of(bridge))
+        if not wanted.manages(name) and any(is_our_controller(row, wanted.controller) for row in database.controllers_of(bridge))
     ]
 
 

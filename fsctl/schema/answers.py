@@ -108,9 +108,7 @@ def router_json(
         "name": router.name,
         "flows": 0 if fib is None else len(fib),
         "max_flows": router.max_flows,
-        "interfaces": {
-            name: interface_json(i, overrides.get(name, NO_OVERRIDE)) for name, i in router.interfaces.items()
-        },
+        "interfaces": {name: interface_json(i, overrides.get(name, NO_OVERRIDE)) for name, i in router.interfaces.items()},
         "session": None if session is None else {**session_json(session), "since": _utc(session.opened)},
         "not_bypassed": [] if session is None else [cast("dict[str, Json]", dict(r)) for r in session.reasons],
         "warnings": [*warnings],

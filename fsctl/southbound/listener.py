@@ -114,5 +114,3 @@ def _tcp(config: OpenFlowConfig) -> Any:
         return eventlet.listen((config.host, config.port), family=family, backlog=_BACKLOG, reuse_addr=True, reuse_port=False)
     except OSError as e:
         raise FsctlError(f"OpenFlow cannot listen on {config.host} port {config.port}: {e.strerror}") from e
-
-

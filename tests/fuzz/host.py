@@ -1,6 +1,6 @@
 """The host of tests/faults with more routers: a pair for each client that sends at the same time.
 
-    A - b0 - r1, r3, ... - b1 - r2, r4, ... - b2 - B
+A - b0 - r1, r3, ... - b1 - r2, r4, ... - b2 - B
 """
 
 from __future__ import annotations

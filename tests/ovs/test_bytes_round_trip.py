@@ -116,9 +116,7 @@ def parts(entry: bytes) -> tuple[int, int, bytes, bytes]:
 
 
 def sent(rules: Iterable[Rule]) -> set[tuple[int, int, bytes, bytes]]:
-    return {
-        (r.key.table, r.key.priority, match.encode_match(r.key.match), actions.encode_instructions(r.actions)) for r in rules
-    }
+    return {(r.key.table, r.key.priority, match.encode_match(r.key.match), actions.encode_instructions(r.actions)) for r in rules}
 
 
 def decoded(wire: Wire) -> dict[RuleKey, tuple[Action, ...]]:

@@ -1,7 +1,7 @@
 """What the pipeline rests on: facts about Open vSwitch, each shown by ofproto/trace or by a packet.
 
-    a --1 br-a 2-- r1          r2 --2 br-b 1-- b
-             100 ===== patch ===== 100
+a --1 br-a 2-- r1          r2 --2 br-b 1-- b
+         100 ===== patch ===== 100
 """
 
 from __future__ import annotations

@@ -238,9 +238,7 @@ def test_fault_A10_a_foreign_port_with_a_links_name_is_left_alone(box: Box) -> N
 # --- how many, and how long ----------------------------------------------------------------------------------
 
 
-def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(
-    box: Box, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_A18_many_links_are_one_transaction_and_go_when_unused(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsctl.ovsdb.worker.LINK_LINGER_S", 0.5)
     names = [f"br{n}" for n in range(31)]
     box.vsctl("--no-wait", *[w for n in names for w in ("--", "add-br", n, "--", "set", "bridge", n, "datapath_type=dummy")][1:])

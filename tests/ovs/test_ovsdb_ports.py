@@ -51,9 +51,7 @@ def add_bond(box: Box, *settings: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [[], ["bond_mode=active-backup"], ["lacp=off"]])
-def test_fault_A11_F3_of_an_active_backup_bond_the_active_member_alone(
-    box: Box, links: OvsdbLinks, settings: list[str]
-) -> None:
+def test_fault_A11_F3_of_an_active_backup_bond_the_active_member_alone(box: Box, links: OvsdbLinks, settings: list[str]) -> None:
     add_bond(box, *settings)
     eventually(lambda: ("br-p", "m2") in links.view().ports and len({info(links, m).exempt for m in ("m1", "m2")}) == 2, "active")
     active, backup = sorted(("m1", "m2"), key=lambda m: info(links, m).exempt)

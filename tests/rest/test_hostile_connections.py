@@ -137,9 +137,7 @@ def test_d22_old_tls_is_refused(secure: Served) -> None:
 
 
 def test_d22_a_client_without_a_certificate_is_refused_where_one_is_wanted(files: dict[str, str]) -> None:
-    config = RestConfig(
-        port=0, tls_certificate=files["cert.pem"], tls_key=files["key.pem"], client_ca=files["cert.pem"]
-    )
+    config = RestConfig(port=0, tls_certificate=files["cert.pem"], tls_key=files["key.pem"], client_ca=files["cert.pem"])
     served = Served(config)
     try:
         try:

@@ -88,7 +88,8 @@ CALLS = [
     ("DELETE", FLOWS, None),
     ("PATCH", "/v1/routers/vr1/interfaces/eth0", {"mtu": 1400}),
     (
-        "PATCH", "/v1/routers/vr1/nexthops",
+        "PATCH",
+        "/v1/routers/vr1/nexthops",
         {"out": "eth1", "eth_dst": "02:00:00:00:02:01", "new_eth_dst": "02:00:00:00:02:99"},
     ),
 ]
@@ -231,9 +232,7 @@ def test_503_switches_do_not_confirm(rest: TestClient, backend: FakeBackend) -> 
     problem(rest.simulate_put(FLOWS, json={"flows": []}, headers=VR1), 503, "unavailable")
 
 
-def test_500_tells_the_log_and_not_the_caller(
-    rest: TestClient, backend: FakeBackend, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_500_tells_the_log_and_not_the_caller(rest: TestClient, backend: FakeBackend, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "fsctl.rest")
     backend.refusal = RuntimeError("a secret")  # type: ignore[assignment]
     answer = problem(rest.simulate_put(FLOWS, json={"flows": []}, headers=VR1), 500, "internal-error")

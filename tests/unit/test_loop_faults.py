@@ -95,9 +95,7 @@ def test_fault_D9_a_lease_ends_although_the_store_is_full(lab: Lab, monkeypatch:
     assert not sessions
 
 
-def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_D9_a_withdrawal_is_carried_out_although_the_store_is_full(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.write("r", ("10.0.0.0/8", TO_B))
     with monkeypatch.context() as full:
         for method in ("commit_all", "replace_fib"):

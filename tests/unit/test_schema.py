@@ -225,4 +225,3 @@ SCALARS = st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.text(m
 def test_pieces_read_what_the_whole_reader_reads(value: Any) -> None:
     body = b" " * AT_ONCE + json.dumps({"flows": [value, value], "x": value}).encode()
     assert loads_pieces(body, {"flows": 2}, lambda: None) == loads(body)
-

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from topologies.experiments.report import Report, Say, Settings, percentile
@@ -80,12 +79,15 @@ def _until_repaired(rig: Rig, what: str, bridge: str, rule: str) -> float:
         raise LabError(f"{bridge} has no rule {rule}")
     if what == "one rule changed":
         rig.ovs.ofctl("mod-flows", bridge, f"{rule},actions=drop", "--strict")
-        found: Callable[[], bool] = lambda: "goto_table:3" in rig.ovs.ofctl(  # noqa: E731 - beside its twin
-            "dump-flows", bridge, rule.replace("priority=1048,", "")
-        )
+
+        def found() -> bool:
+            return "goto_table:3" in rig.ovs.ofctl("dump-flows", bridge, rule.replace("priority=1048,", ""))
     else:
         rig.ovs.ofctl("del-flows", bridge, *((rule, "--strict") if what == "one rule deleted" else ()))
-        found = lambda: flow_count(rig.ovs, bridge, OURS) == rules  # noqa: E731 - beside its twin
+
+        def found() -> bool:
+            return flow_count(rig.ovs, bridge, OURS) == rules
+
     began = time.monotonic()
     while not found():
         if time.monotonic() - began > REPAIR_TIMEOUT_S:

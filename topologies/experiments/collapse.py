@@ -21,9 +21,7 @@ def chain(routers: int, count: int) -> Network:
     made, fibs = {}, {}
     for k in range(1, routers + 1):
         name = f"r{k}"
-        ends = [
-            Interface(name, f"eth{n}", f"b{k - 1 + n}", f"{name}.{n}", parse_mac(mac(k, n)), ofport=2 - n) for n in (0, 1)
-        ]
+        ends = [Interface(name, f"eth{n}", f"b{k - 1 + n}", f"{name}.{n}", parse_mac(mac(k, n)), ofport=2 - n) for n in (0, 1)]
         made[name] = Router(name, {end.name: end for end in ends})
         hop = Forward("eth1", parse_mac(HOST_MAC if k == routers else mac(k + 1, 0)))
         fibs[name] = Fib()

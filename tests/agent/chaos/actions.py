@@ -221,4 +221,3 @@ def act(stage: Stage) -> str:
     stage.history.append(f"{chosen.__name__} ...")
     stage.history[-1] = f"{chosen.__name__}: {chosen(stage)}"
     return chosen.__name__
-

@@ -48,4 +48,3 @@ class Guard(threading.Thread):
                 self.problems.append(f"{name} has stood for {age:.2f} s, delegated is {wrong[0]} and {len(wrong) - 1} more")
         if silent is not None and silent == self.silent_since and delegations and plain > silent + LEASE_S + LEASE_LATE_S:
             self.problems.append(f"silent for {plain - silent:.2f} s, lease {LEASE_S:g} s: {len(delegations)} delegations left")
-

@@ -98,9 +98,7 @@ class World(Whole):
 
     @staticmethod
     def _configuration() -> dict[str, Any]:
-        interfaces = {
-            KNOWN[i]: {"bridge": bridge, "port": f"{bridge}-p2", "mac": router_mac(i)} for i, bridge in BRIDGES.items()
-        }
+        interfaces = {KNOWN[i]: {"bridge": bridge, "port": f"{bridge}-p2", "mac": router_mac(i)} for i, bridge in BRIDGES.items()}
         return {"bridges": list(BRIDGES.values()), "routers": {"vr1": {"interfaces": interfaces}}}
 
     # --- the agent ------------------------------------------------------------------------------------------
@@ -221,4 +219,3 @@ def _cable(ns: Namespace, hosts: Namespace) -> None:
             hosts.ip(f"addr add {v6}::{h}/64 dev {p} nodad")
     ns.forwards_plainly(INTERFACES)
     ns.sysctl("ipv6/conf/all/forwarding", "1")
-

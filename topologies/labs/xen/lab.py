@@ -83,9 +83,7 @@ class XenLab:
 
     def start_controller(self) -> None:
         """`ryu-manager fsctl.app` in dom0."""
-        config = configuration(
-            self.plan, self.tokens, store="/var/lib/fsctl/fsctl.db", ovsdb="unix:/var/run/openvswitch/db.sock"
-        )
+        config = configuration(self.plan, self.tokens, store="/var/lib/fsctl/fsctl.db", ovsdb="unix:/var/run/openvswitch/db.sock")
         self.station.put(f"{FSCTL}/fsctl.yaml", config, mode=0o600)
         self.station.run(
             f"mkdir -p /var/lib/fsctl; FSCTL_CONFIG={FSCTL}/fsctl.yaml setsid ryu-manager fsctl.app"

@@ -84,7 +84,7 @@ def rebooted(lab: XenLab) -> Event:
     before = lab.domain_id(vr1)
     start = _uptime(lab)
     took = _seconds_until_withdrawn(lab, "xl reboot vr1", vr1.nics[0].mac)
-    lab.station.until(f"d=$(xl domid vr1 2>/dev/null) && [ -n \"$d\" ] && [ \"$d\" != {before} ] && echo is $d", "is ", AGAIN_S)
+    lab.station.until(f'd=$(xl domid vr1 2>/dev/null) && [ -n "$d" ] && [ "$d" != {before} ] && echo is $d', "is ", AGAIN_S)
     lab.wait_for(vr1)
     back = _bypassed_again(lab, start)
     return Event("xl reboot", took, f"domain {before} became {lab.domain_id(vr1)}, bypassed again after {back:.1f} s")

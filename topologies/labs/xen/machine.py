@@ -44,9 +44,7 @@ class Machine:
             run("cp", "--reflink=auto", snapshot, self.disk)
         argv = self._command(image, scheduler, resume=snapshot is not None)
         with (self.folder / "qemu.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._qmp = Qmp(self._wait_for("qmp.sock"))
         self._channel = SocketChannel(self._wait_for("station.sock"))
         self.station = Station(self._channel)
