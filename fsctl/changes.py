@@ -19,7 +19,7 @@ from fsctl.durable import Durable
 from fsctl.errors import FsctlError, UnavailableError
 from fsctl.installer import Installer, Pieces
 from fsctl.inventory import Inventory
-from fsctl.model import Forward
+from fsctl.model.delegations import Forward
 from fsctl.recovery import Recovery
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
 from fsctl.cuts import may_be_needed, wanted
-from fsctl.fib import Change, Key, PartKey, change_of, mask, match_of_change
-from fsctl.model import BITS, IPV4, IPV6, Delegation, FiveTuple, Forward, Match, Network, Verdict
+from fsctl.model.addresses import BITS, IPV4, IPV6
+from fsctl.model.delegations import Delegation, FiveTuple, Forward, Match, Verdict
+from fsctl.model.fib import Change, PartKey, change_of, match_of_change
+from fsctl.model.network import Network
+from fsctl.model.prefix_keys import Key, mask
 from fsctl.outcome import (
     DROPPED,
     LOCAL_ID,
@@ -264,7 +267,7 @@ class Compiler:
 
     @staticmethod
     def _result(plane: Plane, node: Node, state: State, match: Match) -> Outcome:
-        if plane.scope.excludes(change_of(match, None).key):
+        if plane.martians.excludes(change_of(match, None).key):
             return NEVER_FORWARDED
         if match.connection is not None and plane.is_martian(node, match.connection):
             return MARTIAN

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from fsctl.errors import ConfigError, InvalidError
-from fsctl.model import MAX_MTU, MIN_MTU, Address, parse_mac
+from fsctl.model.addresses import MAX_MTU, MIN_MTU, parse_mac
+from fsctl.model.network import Address
 from fsctl.yamltext import Item, read
 
 MEMORY = ":memory:"

@@ -20,13 +20,14 @@ from fsctl.connections import Client, Connections
 from fsctl.desired import Desired, Snapshot
 from fsctl.durable import Durable, load
 from fsctl.errors import NotFoundError
-from fsctl.fib import Fib, Page, RulePage
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory, SwitchState
 from fsctl.jobs import Asked, Jobs, OfRouter
 from fsctl.lease_clock import LeaseClock
 from fsctl.links import Links
-from fsctl.model import Network, Packet
+from fsctl.model.fib import Fib, Page, RulePage
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.recovery import Recovery
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions

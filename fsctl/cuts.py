@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
-from fsctl.model import Network
+from fsctl.model.network import Network
 from fsctl.nodes import Nodes
 
 LIFTED = 3 / 4

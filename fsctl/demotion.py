@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from fsctl.fib import mask
-from fsctl.model import BITS
+from fsctl.model.addresses import BITS
+from fsctl.model.prefix_keys import mask
 from fsctl.outcome import SLOW, Node, Place, Point
 from fsctl.pipeline import Layout, flow_key
 from fsctl.rules import RuleKey

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from fsctl import cuts
 from fsctl.compiler import Compiler, Replaced
-from fsctl.fib import Fib
 from fsctl.inventory import Inventory, without_switch_state
-from fsctl.model import Forward, Network
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Fib
+from fsctl.model.network import Network
 from fsctl.pipeline import Layout
 from fsctl.rules import RuleChange
 

@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 
 from fsctl.config import Config
 from fsctl.errors import FsctlError, StoreError
-from fsctl.fib import Fib
-from fsctl.model import Forward
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Fib
 from fsctl.runtime import Runtime
 from fsctl.status import CLEAR, InterfaceChange, Orphan, Override, Session
 from fsctl.store import Commit, Store, Stored

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fsctl.model import (
-    BITS,
-    BYPASSED_PROTOCOLS,
-    ICMPV6,
-    IPV4,
-    IPV6,
-    LOCAL_DESTINATIONS,
-    LOCAL_SOURCES,
-    MULTICAST_BIT,
-    ND_TYPES,
-    RESERVED_VID,
-    Bridge,
-    Interface,
-    Network,
-    Prefix,
-)
+from fsctl.model.addresses import BITS, IPV4, IPV6, MULTICAST_BIT, RESERVED_VID, Prefix
+from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS, ICMPV6
+from fsctl.model.martians import LOCAL_DESTINATIONS, LOCAL_SOURCES, ND_TYPES
+from fsctl.model.network import Bridge, Interface, Network
 from fsctl.rules import (
     ADMISSION,
     EGRESS,

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import NamedTuple
 
-from fsctl.model import ICMPV6, IPV4, IPV6, TCP, UDP, Packet
+from fsctl.model.addresses import IPV4, IPV6
+from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
+from fsctl.model.packet import Packet
 from fsctl.rules import (
     GUARD,
     LEARNED,

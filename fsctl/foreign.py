@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fsctl.fixed_rules import ETH_TYPE, VLAN_PRESENT
-from fsctl.model import MULTICAST_BIT
+from fsctl.model.addresses import MULTICAST_BIT
 from fsctl.rules import Field
 from fsctl.status import ForeignRule
 

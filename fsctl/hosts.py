@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fsctl.fib import Change, Key, prefix_of
-from fsctl.model import BITS, Forward, Network, Router, format_mac
+from fsctl.model.addresses import BITS, format_mac
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Change
+from fsctl.model.network import Network, Router
+from fsctl.model.prefix_keys import Key, prefix_of
 
 MAX_NAMED = 5
 """Delegations, or next hops, that a warning names."""

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fsctl.config import Config, InterfaceConfig
-from fsctl.fib import Fib
 from fsctl.foreign import policy_for
-from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.model.fib import Fib
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.status import BridgeInfo, ForeignRule, Override, OvsdbView, Port, PortInfo
 
 GUEST_SENDERS, MOST_SENDERS = 256, 4096

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsctl.fib import Fib, Key, Part, mask
-from fsctl.model import BITS, FiveTuple, Fragments, Network, Packet
+from fsctl.model.addresses import BITS
+from fsctl.model.delegations import FiveTuple, Fragments
+from fsctl.model.fib import Fib, Part
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
+from fsctl.model.prefix_keys import Key, mask
 
 
 def for_packet(network: Network, packet: Packet) -> Network:

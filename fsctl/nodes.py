@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from fsctl.model import BITS, Interface, Network
+from fsctl.model.addresses import BITS
+from fsctl.model.network import Interface, Network
 from fsctl.outcome import NOTHING, Node
 
 _MOST_SETS = 1024

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsctl.fib import PUNT_ID, Key, Part
-from fsctl.model import FiveTuple, Fragments, Interface
+from fsctl.model.delegations import FiveTuple, Fragments
+from fsctl.model.fib import PUNT_ID, Part
+from fsctl.model.network import Interface
+from fsctl.model.prefix_keys import Key
 from fsctl.rules import Field
 
 LOCAL_ID = -2

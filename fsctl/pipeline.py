@@ -14,7 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fsctl import reconcile
 from fsctl.compiler import Compiler
 from fsctl.fixed_rules import BRIDGE, Longest, eth_type, fixed_rules, rule
-from fsctl.model import BITS, IPV4, TCP, FiveTuple, Fragments, Network
+from fsctl.model.addresses import BITS, IPV4
+from fsctl.model.delegations import FiveTuple, Fragments
+from fsctl.model.ip_protocols import TCP
+from fsctl.model.network import Network
 from fsctl.outcome import DROPPED, FORWARD, Effect, Emission, Node, Place
 from fsctl.rules import (
     EGRESS,

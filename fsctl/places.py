@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from sortedcontainers import SortedDict, SortedList
 
-from fsctl.fib import Key, Part
-from fsctl.model import FiveTuple
+from fsctl.model.delegations import FiveTuple
+from fsctl.model.fib import Part
+from fsctl.model.prefix_keys import Key
 from fsctl.outcome import Point
 
 

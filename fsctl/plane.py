@@ -13,8 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple, TypeVar
 
-from fsctl.fib import DROP_ID, PUNT_ID, Key, mask
-from fsctl.model import BITS, IPV4, Interface, Network
+from fsctl.model.addresses import BITS, IPV4
+from fsctl.model.fib import DROP_ID, PUNT_ID
+from fsctl.model.martians import Martians
+from fsctl.model.network import Interface, Network
+from fsctl.model.prefix_keys import Key, mask
 from fsctl.nodes import Nodes
 from fsctl.outcome import (
     DROPPED,
@@ -40,7 +43,6 @@ from fsctl.outcome import (
     Step,
 )
 from fsctl.places import Places
-from fsctl.scope import Scope
 
 _PIECE = 512
 """Keys per yielded piece: well under 10 ms of work."""
@@ -65,7 +67,7 @@ class Plane(Nodes):
         self._interned: dict[Effect, Effect] = {}
         self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
-        self.scope = Scope(version)
+        self.martians = Martians(version)
         self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
         super().__init__(network, version)
         self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
@@ -267,7 +269,7 @@ class Plane(Nodes):
                 yield out
                 out = []
             value = key >> 8
-            if self.scope.excludes(key):
+            if self.martians.excludes(key):
                 continue
             while len(stack) > 1 and stack[-1].last < value:
                 stack.pop()
@@ -327,7 +329,7 @@ class Plane(Nodes):
             if not count % _PIECE:
                 yield out
                 out = []
-            if self.scope.excludes(point):
+            if self.martians.excludes(point):
                 continue
             plain, exact = self.at_point(point)
             said = {n.index for n in self.nodes if n.at_point(point) is not None}

@@ -13,8 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from fsctl.errors import TooLargeError
-from fsctl.fib import Fib, Key, Part, PartKey
-from fsctl.model import BITS, FiveTuple, Forward, Router, Verdict
+from fsctl.model.addresses import BITS
+from fsctl.model.delegations import FiveTuple, Forward, Verdict
+from fsctl.model.fib import Fib, Part, PartKey
+from fsctl.model.network import Router
+from fsctl.model.prefix_keys import Key
 
 Overlay = Mapping[tuple[PartKey, Key | FiveTuple], Verdict | None]
 """What will be at some places of a FIB; None: nothing."""

@@ -12,26 +12,12 @@ from dataclasses import dataclass, field, replace
 
 from fsctl.errors import NotFoundError
 from fsctl.flowterp import Delivery, Flowterp, Hit, Learned, Outcome, lookup
-from fsctl.model import (
-    BYPASSED_PROTOCOLS,
-    ICMPV6,
-    IPV4,
-    LOCAL_DESTINATIONS,
-    LOCAL_SOURCES,
-    MULTICAST_BIT,
-    ND_TYPES,
-    Delegation,
-    Drop,
-    FiveTuple,
-    Forward,
-    Interface,
-    Match,
-    Network,
-    Packet,
-    Punt,
-    format_ip,
-    format_mac,
-)
+from fsctl.model.addresses import IPV4, MULTICAST_BIT, format_ip, format_mac
+from fsctl.model.delegations import Delegation, Drop, FiveTuple, Forward, Match, Punt
+from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS, ICMPV6
+from fsctl.model.martians import LOCAL_DESTINATIONS, LOCAL_SOURCES, ND_TYPES
+from fsctl.model.network import Interface, Network
+from fsctl.model.packet import Packet
 
 __all__ = [
     "BRIDGED", "DROPPED", "SLOW_PATH",

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from fsctl.fib import Change, Page, RulePage, RulePlace
-from fsctl.model import Address, Delegation, Match, Network, Packet
+from fsctl.model.delegations import Delegation, Match
+from fsctl.model.fib import Change, Page, RulePage, RulePlace
+from fsctl.model.network import Address, Network
+from fsctl.model.packet import Packet
 from fsctl.rules import Action, Field, RuleKey, RuleTable
 
 INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"

@@ -16,8 +16,8 @@ from typing import NamedTuple, Protocol, TypeVar
 from fsctl import store_load, store_rows
 from fsctl import store_orphans as orphans
 from fsctl.errors import FsctlError, StoreError
-from fsctl.fib import Change, Fib
-from fsctl.model import Forward
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Change, Fib
 from fsctl.status import InterfaceChange, Orphan, Override, Session
 from fsctl.store_file import MEMORY, Lock, open_file, open_memory, transaction
 from fsctl.store_orphans import Known

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fsctl.errors import InvalidError, StoreError
-from fsctl.fib import DROP_ID, PUNT_ID, Fib, Key, Part, PartKey
-from fsctl.model import BITS, IPV4, MAX_MTU, MIN_MTU, TCP, UDP, Address, FiveTuple, Forward
+from fsctl.model.addresses import BITS, IPV4, MAX_MTU, MIN_MTU
+from fsctl.model.delegations import FiveTuple, Forward
+from fsctl.model.fib import DROP_ID, PUNT_ID, Fib, Part, PartKey
+from fsctl.model.ip_protocols import TCP, UDP
+from fsctl.model.network import Address
+from fsctl.model.prefix_keys import Key
 from fsctl.status import Override, Session
 from fsctl.store_rows import KEY_BYTES, Column, bad_row, checksum, load_revision, prefix_checksum, verify
 

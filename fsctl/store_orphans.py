@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from fsctl.fib import Change, Fib, change_of
-from fsctl.model import PUNT, Delegation, Forward
+from fsctl.model.delegations import PUNT, Delegation, Forward
+from fsctl.model.fib import Change, Fib, change_of
 from fsctl.schema.flows import flow_json
 from fsctl.schema.text import dumps, loads
 from fsctl.status import Orphan, Override

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from fsctl.errors import StoreError
-from fsctl.fib import DROP_ID, PUNT_ID, Change, Fib, Key, Part, PartKey, verdicts_of
-from fsctl.model import IPV4, PUNT, FiveTuple, Forward, Verdict
+from fsctl.model.addresses import IPV4
+from fsctl.model.delegations import PUNT, FiveTuple, Forward, Verdict
+from fsctl.model.fib import DROP_ID, PUNT_ID, Change, Fib, Part, PartKey, verdicts_of
+from fsctl.model.prefix_keys import Key
 from fsctl.status import Override, Session
 
 Column = int | float | str | bytes | None

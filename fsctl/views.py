@@ -13,11 +13,15 @@ from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fib import Key, Page, PartKey, RulePage, match_of_change, rank_of_key, rank_of_part
 from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
-from fsctl.model import TCP, UDP, Delegation, FiveTuple, Fragments, Match, Packet, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Delegation, FiveTuple, Fragments, Match
+from fsctl.model.fib import Page, PartKey, RulePage, match_of_change, rank_of_key, rank_of_part
+from fsctl.model.ip_protocols import TCP, UDP
+from fsctl.model.packet import Packet
+from fsctl.model.prefix_keys import Key
 from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
 from fsctl.pipeline import actions_of, flow_key, way_of
 from fsctl.rules import COOKIE, RuleKey

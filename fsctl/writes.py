@@ -11,9 +11,11 @@ from fsctl import quota
 from fsctl.compiler import Compiler, Replaced
 from fsctl.config import Config
 from fsctl.errors import FsctlError, TooLargeError, UnavailableError
-from fsctl.fib import Change, Fib, Key, PartKey, match_of_change
 from fsctl.installer import Installer
-from fsctl.model import FiveTuple, Router, Verdict
+from fsctl.model.delegations import FiveTuple, Verdict
+from fsctl.model.fib import Change, Fib, PartKey, match_of_change
+from fsctl.model.network import Router
+from fsctl.model.prefix_keys import Key
 from fsctl.pipeline import flow_key
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fsctl.fib import Fib
-from fsctl.model import Bridge, Delegation, Forward, Interface, Match, Network, Prefix, Router, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Delegation, Forward, Match, Verdict
+from fsctl.model.fib import Fib
+from fsctl.model.network import Bridge, Interface, Network, Router
 
 HOST_A, HOST_B, HOST_PORT = 0xA, 0xB, 50
 EVERYTHING = Prefix.parse("0.0.0.0/0")

@@ -13,32 +13,13 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from fsctl.fib import Change, Fib, change_of
-from fsctl.model import (
-    BITS,
-    DROP,
-    ICMPV6,
-    IPV4,
-    IPV6,
-    LOCAL_DESTINATIONS,
-    NO_PROTO,
-    PUNT,
-    TCP,
-    UDP,
-    Address,
-    Bridge,
-    Delegation,
-    FiveTuple,
-    Forward,
-    Interface,
-    Match,
-    Network,
-    Packet,
-    Prefix,
-    Router,
-    Verdict,
-    parse_mac,
-)
+from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix, parse_mac
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match, Verdict
+from fsctl.model.fib import Change, Fib, change_of
+from fsctl.model.ip_protocols import ICMPV6, NO_PROTO, TCP, UDP
+from fsctl.model.martians import LOCAL_DESTINATIONS
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
+from fsctl.model.packet import Packet
 from fsctl.semantics import Learned
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from fsctl.agent.events import LOCAL_KINDS, UNICAST, Addr, Event, Host, Leg, Link, Neigh, Nexthop, Route, Rule
-from fsctl.model import IPV4, IPV6
+from fsctl.model.addresses import IPV4, IPV6
 
 HEADER = struct.Struct("=IHHII")
 """nlmsghdr: length, type, flags, sequence number, port id."""

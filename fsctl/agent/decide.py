@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from fsctl.agent.events import UNICAST, Leg, NeighKey, Route
 from fsctl.agent.state import Place, State, is_link_scope
-from fsctl.fib import Key, mask
-from fsctl.model import BITS, IPV6, Forward
+from fsctl.model.addresses import BITS, IPV6
+from fsctl.model.delegations import Forward
+from fsctl.model.prefix_keys import Key, mask
 
 VIRTUAL_KINDS = frozenset({"vlan", "bridge", "bond", "team", "vrf", "dummy", "ifb"})
 """Devices that may carry the MAC address of a vif without being it, nor taking its packets (as ipvlan and macvlan do)."""

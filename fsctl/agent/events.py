@@ -1,7 +1,7 @@
 """What the kernel tells, as values: links, addresses, routes, next-hop objects, neighbours, rules.
 
 An `Event` says that a value is there (`gone` false) or no longer there. Addresses are integers next to
-their IP version; a route's destination is a `fsctl.fib.Key`. Sources: rtnetlink(7), linux/rtnetlink.h,
+their IP version; a route's destination is a `fsctl.model.fib.Key`. Sources: rtnetlink(7), linux/rtnetlink.h,
 linux/neighbour.h, linux/nexthop.h.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fsctl.fib import Key
+from fsctl.model.prefix_keys import Key
 
 MAIN, LOCAL = 254, 255
 """Routing tables that the kernel's default rules look at, and that matter (RT_TABLE_MAIN, RT_TABLE_LOCAL).

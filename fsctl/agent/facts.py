@@ -14,7 +14,7 @@ from fsctl.agent import bpf, codec, xtables
 from fsctl.agent.events import Link, Rule
 from fsctl.agent.netlink import NETLINK_NETFILTER, NETLINK_XFRM, KernelError, NetlinkSocket, open_if_there
 from fsctl.agent.safety import Chain, Facts, InterfaceFacts
-from fsctl.model import IPV4, IPV6
+from fsctl.model.addresses import IPV4, IPV6
 
 SYSCTL = Path("/proc/sys/net")
 IPVS = Path("/proc/thread-self/net/ip_vs")

@@ -17,8 +17,10 @@ from fsctl.agent.decide import Decider, Decision, Direct, Gateway, Hole, Policy,
 from fsctl.agent.events import Event, NeighKey, Route, Value
 from fsctl.agent.rib import Sorted
 from fsctl.agent.state import VERSIONS, Place, State
-from fsctl.fib import Change, Key, PartKey, match_of_change
-from fsctl.model import BITS, IPV4, PUNT, Delegation, Forward, Verdict
+from fsctl.model.addresses import BITS, IPV4
+from fsctl.model.delegations import PUNT, Delegation, Forward, Verdict
+from fsctl.model.fib import Change, PartKey, match_of_change
+from fsctl.model.prefix_keys import Key
 
 
 class Fold:

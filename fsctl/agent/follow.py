@@ -7,7 +7,7 @@ from typing import Protocol
 from fsctl.agent.events import Value
 from fsctl.agent.fib import Fold
 from fsctl.agent.netlink import DUMPS, News
-from fsctl.model import IPV4
+from fsctl.model.addresses import IPV4
 
 RESYNC_EVERY_SECONDS = 300.0
 """However quiet it is: the kernel is known to delete routes without a word."""

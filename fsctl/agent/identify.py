@@ -9,7 +9,7 @@ from fsctl.agent.decide import VIRTUAL_KINDS
 from fsctl.agent.events import Link
 from fsctl.agent.safety import Refusal
 from fsctl.agent.state import State
-from fsctl.model import format_mac, parse_mac
+from fsctl.model.addresses import format_mac, parse_mac
 
 NOT_FOUND, TWINS = "interface", "twins"
 """Names of refusals; neither can be allowed."""

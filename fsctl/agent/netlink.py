@@ -17,7 +17,7 @@ from fsctl.agent import codec
 from fsctl.agent.codec import Message
 from fsctl.agent.events import Addr, Event, Link, Neigh, Nexthop, Route, Value
 from fsctl.errors import FsctlError
-from fsctl.model import IPV4, IPV6
+from fsctl.model.addresses import IPV4, IPV6
 
 NETLINK_ROUTE, NETLINK_XFRM, NETLINK_NETFILTER = 0, 6, 12
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 1, 11, 12

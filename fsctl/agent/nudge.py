@@ -10,7 +10,7 @@ import struct
 from contextlib import suppress
 
 from fsctl.agent.events import NeighKey
-from fsctl.model import IPV4, IPV6, format_ip
+from fsctl.model.addresses import IPV4, IPV6, format_ip
 
 DISCARD_PORT = 9
 _IP_PKTINFO = 8

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from fsctl.agent.events import LOCAL, MAIN, UNICAST, Leg, Route
-from fsctl.fib import Key, mask
-from fsctl.model import BITS, IPV6
+from fsctl.model.addresses import BITS, IPV6
+from fsctl.model.prefix_keys import Key, mask
 
 _FEW = 32
 """Up to here inserting one by one beats sorting."""

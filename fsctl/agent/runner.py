@@ -23,7 +23,7 @@ from fsctl.agent.status import StatusSocket
 from fsctl.agent.sync import Mode, Settings, Sync
 from fsctl.agent.transport import Lanes, Outcome
 from fsctl.errors import FsctlError
-from fsctl.model import IPV6, format_ip
+from fsctl.model.addresses import IPV6, format_ip
 
 log = logging.getLogger("fsctl.agent")
 

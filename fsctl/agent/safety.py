@@ -14,7 +14,7 @@ from itertools import product
 from fsctl.agent.decide import Policy
 from fsctl.agent.events import MAIN, UNICAST, Link, Route, Rule
 from fsctl.agent.state import VERSIONS, State
-from fsctl.model import IPV4, IPV6, format_ip
+from fsctl.model.addresses import IPV4, IPV6, format_ip
 
 ALLOWABLE = {
     "firewall": "netfilter rules or a drop policy that forwarded packets meet",

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 from fsctl.agent.events import LOCAL, Addr, Event, Link, Neigh, NeighKey, Nexthop, Route, Value
 from fsctl.agent.rib import Rib, Sorted
-from fsctl.fib import Key
-from fsctl.model import BITS, IPV4, IPV6, LOCAL_DESTINATIONS, MULTICAST_BIT
+from fsctl.model.addresses import BITS, IPV4, IPV6, MULTICAST_BIT
+from fsctl.model.martians import LOCAL_DESTINATIONS
+from fsctl.model.prefix_keys import Key
 
 VERSIONS = (IPV4, IPV6)
 _LINK_SCOPE = {v: [(p.value, p.last, p.length) for p in LOCAL_DESTINATIONS if p.version == v] for v in BITS}

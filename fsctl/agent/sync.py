@@ -18,8 +18,9 @@ from fsctl.agent import wire
 from fsctl.agent.backoff import LAST_RETRY_SECONDS, Backoff
 from fsctl.agent.lag import Lag
 from fsctl.errors import ConflictError, ForbiddenError, FsctlError, NotFoundError, UnauthorizedError, UnsyncedError
-from fsctl.fib import Change, Key, PartKey
-from fsctl.model import Verdict
+from fsctl.model.delegations import Verdict
+from fsctl.model.fib import Change, PartKey
+from fsctl.model.prefix_keys import Key
 
 MOST_REASONS = 200
 """fsctl takes no more."""

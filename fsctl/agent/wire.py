@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from fsctl.fib import Change, Key, PartKey
-from fsctl.model import Forward, Punt, Verdict, format_ip, format_mac
+from fsctl.model.addresses import format_ip, format_mac
+from fsctl.model.delegations import Forward, Punt, Verdict
+from fsctl.model.fib import Change, PartKey
+from fsctl.model.prefix_keys import Key
 
 
 def full_body(fib: Mapping[PartKey, Mapping[Key, Verdict]]) -> bytes:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fsctl.agent.netlink import KernelError
 from fsctl.agent.safety import Chain
-from fsctl.model import IPV4, IPV6
+from fsctl.model.addresses import IPV4, IPV6
 
 PROC_NET = Path("/proc/thread-self/net")
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from fsctl.model import Network
+from fsctl.model.network import Network
 from fsctl.status import FlowStatus, WriteResult
 
 BEHIND = "what follows its next hop cannot be bypassed together with it"

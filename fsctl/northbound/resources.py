@@ -10,9 +10,10 @@ from typing import ClassVar, TypedDict
 import falcon
 
 from fsctl.errors import MalformedError, NotFoundError, UnavailableError
-from fsctl.fib import Page, place_of
 from fsctl.hosts import on_their_own_link, warnings_of
-from fsctl.model import Drop, Forward, Network, Router
+from fsctl.model.delegations import Drop, Forward
+from fsctl.model.fib import Page, place_of
+from fsctl.model.network import Network, Router
 from fsctl.northbound import problems
 from fsctl.northbound.discretion import Discretion
 from fsctl.northbound.requests import JSON_TYPE, body_size, no_body, parameters, read_json

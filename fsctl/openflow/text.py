@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fsctl.model import IPV4, IPV6, format_ip, format_mac
+from fsctl.model.addresses import IPV4, IPV6, format_ip, format_mac
 from fsctl.openflow.actions import Opaque
 from fsctl.rules import (
     COOKIE,

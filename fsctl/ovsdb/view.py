@@ -8,7 +8,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from fsctl.errors import InvalidError
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from fsctl.ovsdb.admission import Mirrors, exempt, has_senders, unfit
 from fsctl.ovsdb.edits import Key
 from fsctl.ovsdb.links import Half, datapath_type, halves

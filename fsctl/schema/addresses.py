@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 
 from fsctl.errors import InvalidError
-from fsctl.fib import Key
-from fsctl.model import BITS, IPV4, IPV6
+from fsctl.model.addresses import BITS, IPV4, IPV6
+from fsctl.model.prefix_keys import Key
 from fsctl.schema.text import Json
 
 _FAMILY = {IPV4: socket.AF_INET, IPV6: socket.AF_INET6}
@@ -24,7 +24,7 @@ def address_of(version: int, text: Json) -> int:
 
 
 def key_of_text(version: int, text: Json) -> Key:
-    """A host or CIDR prefix as `fsctl.fib` keeps it.
+    """A host or CIDR prefix as `fsctl.model.fib` keeps it.
 
     Raises ValueError, KeyError, AttributeError, TypeError or OSError: callers with a path to name use `prefix_key`.
     """

@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import cast
 
 from fsctl.errors import FsctlError
-from fsctl.fib import Fib
-from fsctl.model import Delegation, Interface, Router, format_mac
+from fsctl.model.addresses import format_mac
+from fsctl.model.delegations import Delegation
+from fsctl.model.fib import Fib
+from fsctl.model.network import Interface, Router
 from fsctl.schema.flows import flow_json, match_json
 from fsctl.schema.packets import packet_json
 from fsctl.schema.rules import actions_json, actions_text, rule_text

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fsctl.errors import InvalidError, TooLargeError
-from fsctl.model import MAX_MTU, MIN_MTU, Address, Router, parse_mac
+from fsctl.model.addresses import MAX_MTU, MIN_MTU, parse_mac
+from fsctl.model.network import Address, Router
 from fsctl.schema.flows import FlowReader, no_pause
 from fsctl.schema.text import Json, array, fields, integer, one_of
 from fsctl.status import CLEAR, Clear, InterfaceChange, NexthopMove, SessionRequest, Write

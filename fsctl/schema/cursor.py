@@ -11,8 +11,10 @@ from dataclasses import astuple, fields
 from typing import Any
 
 from fsctl.errors import MalformedError
-from fsctl.fib import Key, Page, PartKey, Place, RulePage, RulePlace
-from fsctl.model import BITS, FiveTuple, Fragments
+from fsctl.model.addresses import BITS
+from fsctl.model.delegations import FiveTuple, Fragments
+from fsctl.model.fib import Page, PartKey, Place, RulePage, RulePlace
+from fsctl.model.prefix_keys import Key
 
 MAX_PAGE = 10_000
 """Flows, or rules, of one page."""

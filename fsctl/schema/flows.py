@@ -14,25 +14,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fsctl.errors import InvalidError
-from fsctl.fib import Change, Key, PartKey, change_of, match_of_change
-from fsctl.model import (
-    DROP,
-    IPV4,
-    IPV6,
-    PUNT,
-    TCP,
-    UDP,
-    Delegation,
-    FiveTuple,
-    Forward,
-    Interface,
-    Match,
-    Router,
-    Verdict,
-    format_ip,
-    format_mac,
-    parse_mac,
-)
+from fsctl.model.addresses import IPV4, IPV6, format_ip, format_mac, parse_mac
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match, Verdict
+from fsctl.model.fib import Change, PartKey, change_of, match_of_change
+from fsctl.model.ip_protocols import TCP, UDP
+from fsctl.model.network import Interface, Router
+from fsctl.model.prefix_keys import Key
 from fsctl.schema.addresses import host, key_of_text, prefix_key
 from fsctl.schema.text import BREATH, Json, array, fields, integer, join, one_of
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 from fsctl.errors import InvalidError
-from fsctl.model import IPV4, IPV6, UDP, Packet, format_ip, format_mac
+from fsctl.model.addresses import IPV4, IPV6, format_ip, format_mac
+from fsctl.model.ip_protocols import UDP
+from fsctl.model.packet import Packet
 from fsctl.schema.addresses import host
 from fsctl.schema.flows import DESTINATIONS, PORTS, PROTOCOLS, SOURCES
 from fsctl.schema.text import Json, boolean, fields, integer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fsctl.model import format_ip, format_mac
+from fsctl.model.addresses import format_ip, format_mac
 from fsctl.rules import (
     Action,
     CheckLarger,

@@ -23,8 +23,9 @@ from fsctl.errors import (
     UnauthorizedError,
     UnsyncedError,
 )
-from fsctl.fib import Fib, change_of, match_of_change
-from fsctl.model import Interface, Router, parse_mac
+from fsctl.model.addresses import parse_mac
+from fsctl.model.fib import Fib, change_of, match_of_change
+from fsctl.model.network import Interface, Router
 from fsctl.schema.answers import flow_status_json, router_json
 from fsctl.schema.bodies import read_interface_change, read_patch, read_replacement
 from fsctl.status import FlowStatus, Override, Write

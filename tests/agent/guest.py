@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fsctl.model import Forward, format_mac
+from fsctl.model.addresses import format_mac
+from fsctl.model.delegations import Forward
 from tests.waiting import PATIENCE_S, waited_for
 
 from .fake import FakeFsctl, a_router, serving

@@ -9,8 +9,9 @@ from fsctl.agent.decide import Policy
 from fsctl.agent.events import LOCAL, MAIN, Addr, Event, Host, Leg, Link, Neigh, Route
 from fsctl.agent.fib import Fold
 from fsctl.agent.safety import Judgement
-from fsctl.fib import key_of
-from fsctl.model import Delegation, Forward, Prefix, format_mac, parse_mac
+from fsctl.model.addresses import Prefix, format_mac, parse_mac
+from fsctl.model.delegations import Delegation, Forward
+from fsctl.model.prefix_keys import key_of
 
 ETH0, ETH1, ETH2 = 2, 3, 4
 MACS = {ETH0: parse_mac("02:00:00:00:01:00"), ETH1: parse_mac("02:00:00:00:01:01"), ETH2: parse_mac("02:00:00:00:01:02")}

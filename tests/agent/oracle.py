@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fsctl.agent.events import Addr, Leg, Link, Neigh, Nexthop, Route
-from fsctl.model import Delegation, Forward
+from fsctl.model.delegations import Delegation, Forward
 
 Answer = tuple[str, int] | None
 """(fsctl's name of the egress interface, MAC address); None: only the router itself can tell."""

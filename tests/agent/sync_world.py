@@ -9,8 +9,10 @@ import pytest
 from fsctl.agent.fib import Fold
 from fsctl.agent.sync import Call, Settings, Sync
 from fsctl.errors import FsctlError
-from fsctl.fib import Change, key_of
-from fsctl.model import Forward, Prefix, Verdict, format_mac
+from fsctl.model.addresses import Prefix, format_mac
+from fsctl.model.delegations import Forward, Verdict
+from fsctl.model.fib import Change
+from fsctl.model.prefix_keys import key_of
 
 from .fake import FakeFsctl, a_router
 from .kernel import ETH0, ETH1, MACS

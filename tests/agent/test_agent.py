@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fsctl.errors import UnavailableError
-from fsctl.fib import Fib
+from fsctl.model.fib import Fib
 from tests.waiting import PATIENCE_S, eventually
 
 from .guest import Guest, mac

@@ -11,7 +11,7 @@ import pytest
 
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 
 from .kernel import texts
 from .netns import KernelOf, Namespace, namespaces, needs_root, veth

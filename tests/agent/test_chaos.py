@@ -19,7 +19,7 @@ import pytest
 from fsctl.agent.decide import Hole
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.model import format_mac, parse_mac
+from fsctl.model.addresses import format_mac, parse_mac
 from topologies.sandbox import available
 
 from .chaos.actions import Stage, act

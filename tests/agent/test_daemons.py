@@ -17,7 +17,7 @@ import pytest
 
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from tests.waiting import eventually
 
 from .chaos.draw import KNOWN

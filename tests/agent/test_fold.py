@@ -8,7 +8,7 @@ import pytest
 
 from fsctl.agent.events import Addr, Event, Link, Nexthop, Route
 from fsctl.agent.fib import Policy
-from fsctl.model import IPV4
+from fsctl.model.addresses import IPV4
 
 from .kernel import (
     ETH0,

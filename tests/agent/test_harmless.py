@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fsctl.model import format_mac
+from fsctl.model.addresses import format_mac
 from tests.waiting import PATIENCE_S, eventually, waited_for
 
 from .guest import Guest, mac

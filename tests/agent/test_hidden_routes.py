@@ -14,7 +14,7 @@ import pytest
 from fsctl.agent.decide import Hole
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import Follower
-from fsctl.model import IPV6, parse_mac
+from fsctl.model.addresses import IPV6, parse_mac
 
 from .kernel import host
 from .netns import KernelOf, Namespace, namespaces, needs_root, veth

@@ -11,7 +11,7 @@ import pytest
 from fsctl.agent import facts, runner
 from fsctl.agent.events import Event, Nexthop
 from fsctl.agent.safety import DEFAULT_RULES, Chain, Facts, InterfaceFacts, Judgement, Refusal, judge, unrouted_sources
-from fsctl.model import IPV4
+from fsctl.model.addresses import IPV4
 
 from .kernel import ETH0, ETH1, NAMES, base, folded, leg, link, names, route
 

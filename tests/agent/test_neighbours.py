@@ -11,7 +11,7 @@ from fsctl.agent import neighbours
 from fsctl.agent.events import Event, Neigh, NeighKey
 from fsctl.agent.neighbours import MAX_RETRY_SECONDS, RETRY_SECONDS, Keeper, Plan, limits
 from fsctl.agent.nudge import Nudge
-from fsctl.model import IPV4, IPV6
+from fsctl.model.addresses import IPV4, IPV6
 from tests.waiting import eventually
 
 from .kernel import ETH1, base, folded, leg, neigh, route, table, texts

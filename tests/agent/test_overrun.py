@@ -12,7 +12,7 @@ from fsctl.agent.events import Value
 from fsctl.agent.fib import Fold
 from fsctl.agent.follow import RESYNC_PAUSE_SECONDS, Follower
 from fsctl.agent.netlink import Kernel
-from fsctl.model import IPV4, parse_mac
+from fsctl.model.addresses import IPV4, parse_mac
 from tests.waiting import waited_for
 
 from .netns import Namespace, inside, namespaces, needs_root, veth

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from tests.waiting import eventually
 
 from .guest import Guest, mac

@@ -14,7 +14,7 @@ from fsctl.agent.codec import event
 from fsctl.agent.events import Event
 from fsctl.agent.fib import Fold
 from fsctl.agent.netlink import DUMPS
-from fsctl.model import IPV4, parse_mac
+from fsctl.model.addresses import IPV4, parse_mac
 
 from .recorder import FOLDER, message_of
 

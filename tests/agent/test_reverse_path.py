@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from tests.waiting import eventually
 
 from .guest import Guest, mac

@@ -16,7 +16,7 @@ from fsctl.agent.fib import Fold
 from fsctl.agent.follow import RESYNC_EVERY_SECONDS, RESYNC_PAUSE_SECONDS, Follower
 from fsctl.agent.netlink import Kernel
 from fsctl.agent.safety import ALLOWABLE, Judgement, judge
-from fsctl.model import IPV4, IPV6, parse_mac
+from fsctl.model.addresses import IPV4, IPV6, parse_mac
 
 from . import programs
 from .kernel import names

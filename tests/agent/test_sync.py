@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fsctl.agent.sync import MAX_WAIT_SECONDS, QUIET_SECONDS, SESSION, WRITE, Call, Mode
 from fsctl.errors import ForbiddenError, FsctlError, InvalidError, UnavailableError
-from fsctl.fib import Fib
-from fsctl.model import PUNT
+from fsctl.model.delegations import PUNT
+from fsctl.model.fib import Fib
 
 from .sync_world import ELSEWHERE, VIA, World
 

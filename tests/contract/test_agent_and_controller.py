@@ -9,8 +9,10 @@ import pytest
 
 from fsctl.agent.sync import MAX_WAIT_SECONDS, Call, Settings, Sync
 from fsctl.client import _BY_SLUG, PROBLEM_PREFIX
-from fsctl.fib import Change, Key, PartKey, key_of
-from fsctl.model import PUNT, Forward, Prefix, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import PUNT, Forward, Verdict
+from fsctl.model.fib import Change, PartKey
+from fsctl.model.prefix_keys import Key, key_of
 from tests.contract.targets import RealController
 
 PART: PartKey = ("eth0", 4, None)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from fsctl.model import BYPASSED_PROTOCOLS, IPV4
+from fsctl.model.addresses import IPV4
+from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS
 from topologies.experiments.cache import PROTOCOLS, cached
 from topologies.lab import Lab
 from topologies.plan import RoutedTopo

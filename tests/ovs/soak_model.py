@@ -10,8 +10,10 @@ from typing import Any
 
 from ovs_wire import Wire
 
-from fsctl.fib import Fib, match_of_change
-from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Match, Network, Router, Verdict, format_mac
+from fsctl.model.addresses import format_mac
+from fsctl.model.delegations import Delegation, Forward, Match, Verdict
+from fsctl.model.fib import Fib, match_of_change
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.openflow import FlowDecoder, decode_ports, requests
 from fsctl.rules import RuleTable, SetField
 from fsctl.schema.bodies import read_replacement

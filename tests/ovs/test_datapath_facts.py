@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from ovs_wire import Wire
 
-from fsctl.model import format_mac
+from fsctl.model.addresses import format_mac
 from fsctl.openflow import FlowDecoder, flow_mod, requests
 from fsctl.rules import (
     LINK_MARK,

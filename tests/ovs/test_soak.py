@@ -20,7 +20,8 @@ from soak_model import BRIDGES, Books, Flows, Wiring, unused_ways
 
 from fsctl.client import Client, UnreachableError
 from fsctl.errors import InvalidError, UnavailableError
-from fsctl.model import Forward, format_mac
+from fsctl.model.addresses import format_mac
+from fsctl.model.delegations import Forward
 from fsctl.schema.flows import flow_json, match_json
 from tests.properties.laws import all_resolved, compiled
 from tests.strategies import ADDRESSES, HOST_MACS, a_match, a_verdict

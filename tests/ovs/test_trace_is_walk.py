@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from fsctl.compiler import Compiler
 from fsctl.flowterp import learned_rule
-from fsctl.model import ICMPV6, IPV4, MULTICAST_BIT, TCP, UDP, Network, Packet, format_ip, format_mac
+from fsctl.model.addresses import IPV4, MULTICAST_BIT, format_ip, format_mac
+from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.openflow import ovs_ofctl_text
 from fsctl.pipeline import tables
 from fsctl.rules import Rule

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from fsctl import reconcile
 from fsctl.compiler import Compiler, Replaced
-from fsctl.fib import Change, Fib, match_of_change
-from fsctl.model import IPV4, IPV6, LOCAL_DESTINATIONS, Delegation, Interface, Network, Packet, Prefix
+from fsctl.model.addresses import IPV4, IPV6, Prefix
+from fsctl.model.delegations import Delegation
+from fsctl.model.fib import Change, Fib, match_of_change
+from fsctl.model.martians import LOCAL_DESTINATIONS
+from fsctl.model.network import Interface, Network
+from fsctl.model.packet import Packet
 from fsctl.pipeline import Layout, tables
 from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
 from fsctl.semantics import DROPPED, SLOW_PATH, Delivery, Flowterp, Learned, Outcome, Walk, delivered, walk

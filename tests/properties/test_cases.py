@@ -7,8 +7,12 @@ from dataclasses import replace
 import pytest
 
 from fsctl.compiler import Compiler
-from fsctl.fib import change_of
-from fsctl.model import DROP, IPV4, PUNT, TCP, Address, FiveTuple, Forward, Interface, Match, Network, Packet, Prefix, Verdict
+from fsctl.model.addresses import IPV4, Prefix
+from fsctl.model.delegations import DROP, PUNT, FiveTuple, Forward, Match, Verdict
+from fsctl.model.fib import change_of
+from fsctl.model.ip_protocols import TCP
+from fsctl.model.network import Address, Interface, Network
+from fsctl.model.packet import Packet
 from fsctl.pipeline import Layout
 from fsctl.rules import FLOW_SWITCH, RuleTable
 from fsctl.semantics import DROPPED, Delivery

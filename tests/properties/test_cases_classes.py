@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Fib, change_of
-from fsctl.model import DROP, Bridge, Delegation, Forward, Interface, Match, Network, Prefix, Router
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, Delegation, Forward, Match
+from fsctl.model.fib import Fib, change_of
+from fsctl.model.network import Bridge, Interface, Network, Router
 from fsctl.pipeline import tables
 from tests.properties.laws import all_resolved, carry_out, compiled, delegations_of, with_fibs
 

@@ -10,8 +10,11 @@ import pytest
 from fsctl import quota
 from fsctl.compiler import Compiler
 from fsctl.cuts import LIFTED, wanted
-from fsctl.fib import Change, Fib, change_of
-from fsctl.model import BITS, IPV4, Delegation, Forward, Match, Network, Packet, Prefix
+from fsctl.model.addresses import BITS, IPV4, Prefix
+from fsctl.model.delegations import Delegation, Forward, Match
+from fsctl.model.fib import Change, Fib, change_of
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.pipeline import Layout, tables
 from fsctl.semantics import walk
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsctl.model import Network
+from fsctl.model.network import Network
 from fsctl.reconcile import apply, diff
 from fsctl.rules import RuleTable
 from tests.properties.laws import compiled, law

@@ -7,8 +7,12 @@ from dataclasses import replace
 import pytest
 
 from fsctl.compiler import Compiler
-from fsctl.fib import change_of
-from fsctl.model import DROP, PUNT, UDP, Address, FiveTuple, Match, Network, Packet, Prefix, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, PUNT, FiveTuple, Match, Verdict
+from fsctl.model.fib import change_of
+from fsctl.model.ip_protocols import UDP
+from fsctl.model.network import Address, Network
+from fsctl.model.packet import Packet
 from fsctl.pipeline import Layout
 from fsctl.semantics import DROPPED, SLOW_PATH, walk
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations, with_interface

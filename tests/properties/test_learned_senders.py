@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fsctl.model import MULTICAST_BIT, Network, Packet
+from fsctl.model.addresses import MULTICAST_BIT
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.semantics import Learned
 from tests.properties.laws import Bench, law
 from tests.strategies import Draw, a_case, some_senders

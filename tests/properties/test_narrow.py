@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsctl.model import Network, Packet
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.narrow import for_packet
 from fsctl.semantics import walk
 from tests.properties.laws import law

@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fsctl.flowterp import Frame
-from fsctl.model import BITS, IPV4, IPV6, LOCAL_DESTINATIONS, TCP, UDP, Network, Packet, Prefix
+from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix
+from fsctl.model.ip_protocols import TCP, UDP
+from fsctl.model.martians import LOCAL_DESTINATIONS
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.rules import FLOW_SWITCH, WAYS, Rule, RuleKey, SetField
 from fsctl.semantics import walk
 from tests.properties.laws import AMPLE_TTL, ORDINARY_SOURCE, STRANGER, Bench, law

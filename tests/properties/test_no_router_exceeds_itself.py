@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsctl.fib import Fib
-from fsctl.model import Forward, Network, Packet
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Fib
+from fsctl.model.network import Network
+from fsctl.model.packet import Packet
 from fsctl.semantics import walk
 from tests.properties.laws import Bench, law
 from tests.strategies import a_case

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from fsctl.model import Network
+from fsctl.model.network import Network
 from tests.properties.laws import all_resolved, compiled, delegations_of, law, with_fibs
 from tests.strategies import Draw, a_network
 

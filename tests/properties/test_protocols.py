@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fsctl.model import BITS, DROP, IPV4, IPV6, Forward, Match, Packet, Prefix, Verdict
+from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix
+from fsctl.model.delegations import DROP, Forward, Match, Verdict
+from fsctl.model.packet import Packet
 from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations
 from tests.properties.laws import ORDINARY_SOURCE, Bench

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Change
-from fsctl.model import Forward, Interface, Network, Packet
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Change
+from fsctl.model.network import Interface, Network
+from fsctl.model.packet import Packet
 from fsctl.pipeline import Layout, tables
 from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, delegations_of, law, updates, with_fibs
 from tests.strategies import HOST_MACS, Draw, a_case, a_network, pick, several, some_changes

@@ -12,8 +12,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import FsctlError, NotFoundError, TooLargeError
-from fsctl.fib import Fib, Page, RulePage, change_of, key_of, match_of_change
-from fsctl.model import Address, Bridge, Delegation, Forward, Interface, Network, Packet, Router, format_mac, parse_mac
+from fsctl.model.addresses import format_mac, parse_mac
+from fsctl.model.delegations import Delegation, Forward
+from fsctl.model.fib import Fib, Page, RulePage, change_of, match_of_change
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
+from fsctl.model.packet import Packet
+from fsctl.model.prefix_keys import key_of
 from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.sessions import Sessions
 from fsctl.status import (

@@ -8,7 +8,8 @@ import pytest
 from falcon.testing import TestClient
 
 from fsctl.errors import InvalidError
-from fsctl.model import Match, Prefix, parse_mac
+from fsctl.model.addresses import Prefix, parse_mac
+from fsctl.model.delegations import Match
 from fsctl.status import Failure, NexthopMove, WriteResult
 from tests.rest.conftest import ADMIN, VR1, flow
 from tests.rest.fake import FakeBackend

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from falcon.testing import TestClient
 
-from fsctl.fib import Fib, Page, RulePage, change_of, match_of_change, place_of
-from fsctl.model import DROP, Delegation, FiveTuple, Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, Delegation, FiveTuple, Forward, Match
+from fsctl.model.fib import Fib, Page, RulePage, change_of, match_of_change, place_of
 from fsctl.northbound import make_app
 from fsctl.schema.cursor import MAX_PAGE, cursor_of, read_page, rule_cursor_of
 from fsctl.status import Write

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from falcon.testing import TestClient
 
-from fsctl.fib import Page
+from fsctl.model.fib import Page
 from fsctl.status import SLOW_PATH, FlowStatus, Orphan
 
 from .conftest import flow

@@ -10,8 +10,9 @@ from fsctl import reconcile
 from fsctl.config import Config, InterfaceConfig, RouterConfig
 from fsctl.controller import Controller
 from fsctl.errors import SilentError, UnavailableError
-from fsctl.fib import change_of
-from fsctl.model import Match, Prefix, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Match, Verdict
+from fsctl.model.fib import change_of
 from fsctl.pipeline import tables
 from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
 from fsctl.runtime import Runtime, Threads

@@ -18,7 +18,8 @@ import pytest
 
 from fsctl.cli import main
 from fsctl.errors import InvalidError
-from fsctl.model import Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Match
 from fsctl.status import Failure, Orphan, SessionRequest, WriteResult
 from tests.rest.conftest import flow
 from tests.rest.fake import FakeBackend

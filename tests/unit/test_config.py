@@ -8,7 +8,8 @@ import pytest
 
 from fsctl import config
 from fsctl.errors import ConfigError
-from fsctl.model import Address, parse_mac
+from fsctl.model.addresses import parse_mac
+from fsctl.model.network import Address
 
 ADMIN = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
 ROUTER = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

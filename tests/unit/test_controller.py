@@ -8,9 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 
 from fsctl.errors import NotFoundError, TooLargeError
-from fsctl.fib import change_of, key_of
 from fsctl.fixed_rules import BRIDGE
-from fsctl.model import DROP, PUNT, Address, Forward, Match, Packet, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, PUNT, Forward, Match
+from fsctl.model.fib import change_of
+from fsctl.model.network import Address
+from fsctl.model.packet import Packet
+from fsctl.model.prefix_keys import key_of
 from fsctl.outcome import Emission
 from fsctl.pipeline import flow_key
 from fsctl.rules import EGRESS, WAYS, RuleChange, RuleTable

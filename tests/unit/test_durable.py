@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fsctl.errors import StoreError
-from fsctl.fib import change_of
-from fsctl.model import Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Forward, Match
+from fsctl.model.fib import change_of
 from fsctl.status import InterfaceChange, Override, SessionRequest, Write
 
 from .paper import MAC, Lab

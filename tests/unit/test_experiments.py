@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fsctl.compiler import Compiler
-from fsctl.model import IPV4
+from fsctl.model.addresses import IPV4
 from topologies.experiments.collapse import chain
 from topologies.experiments.plots import Line, Panel, draw
 from topologies.experiments.report import Report, Settings, median_ratio, percentile, text_of, write

@@ -6,8 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsctl.fib import Fib, change_of, key_of, lengths, mask, match_of_change, prefix_of
-from fsctl.model import DROP, IPV4, IPV6, PUNT, TCP, Delegation, FiveTuple, Forward, Match, Prefix, Verdict
+from fsctl.model.addresses import IPV4, IPV6, Prefix
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match, Verdict
+from fsctl.model.fib import Fib, change_of, match_of_change
+from fsctl.model.ip_protocols import TCP
+from fsctl.model.prefix_keys import key_of, lengths, mask, prefix_of
 
 P8, P16 = Prefix.parse("10.0.0.0/8"), Prefix.parse("10.0.0.0/16")
 CONNECTION = FiveTuple(IPV4, 1, P8.value, TCP, 5, 6)

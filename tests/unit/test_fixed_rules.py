@@ -6,9 +6,9 @@ import random
 import zlib
 from dataclasses import replace
 
-from fsctl.fib import Fib
 from fsctl.fixed_rules import BRIDGE, ENTER, LEARN_AND_NORMAL, NORMAL, fixed_rules
-from fsctl.model import Address, Bridge, Interface, Network, Router
+from fsctl.model.fib import Fib
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.rules import (
     ADMISSION,
     EGRESS,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsctl.fib import Fib
 from fsctl.hosts import unheard_next_hops
-from fsctl.model import PUNT, Delegation, Forward, Match, Network, Prefix, format_mac
+from fsctl.model.addresses import Prefix, format_mac
+from fsctl.model.delegations import PUNT, Delegation, Forward, Match
+from fsctl.model.fib import Fib
+from fsctl.model.network import Network
 from tests.builders import HOST_B, line, with_fib
 
 

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from fsctl.errors import BusyError, ConflictError
-from fsctl.fib import change_of
 from fsctl.jobs import GATHER_S, LARGE, MOST_QUEUED, Asked, Jobs
-from fsctl.model import DROP, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, Match
+from fsctl.model.fib import change_of
 from fsctl.runtime import Threads
 from fsctl.status import Write
 from fsctl.writes import Pending, Submitted

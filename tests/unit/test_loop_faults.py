@@ -11,9 +11,10 @@ import pytest
 from fsctl.config import Config, InterfaceConfig, RouterConfig
 from fsctl.desired import Desired
 from fsctl.errors import StoreError, UnavailableError
-from fsctl.fib import Fib, change_of
 from fsctl.inventory import Inventory
-from fsctl.model import Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Forward, Match
+from fsctl.model.fib import Fib, change_of
 from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
 from tests.waiting import eventually
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Fib
-from fsctl.model import Bridge, Delegation, Forward, Interface, Match, Network, Prefix, Router
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Delegation, Forward, Match
+from fsctl.model.fib import Fib
+from fsctl.model.network import Bridge, Interface, Network, Router
 from fsctl.pipeline import tables
 from fsctl.rules import FLOW_SWITCH
 

@@ -9,21 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsctl.errors import InvalidError
-from fsctl.fib import Fib
-from fsctl.model import (
-    BITS,
-    IPV4,
-    IPV6,
-    Address,
-    Bridge,
-    Interface,
-    Network,
-    Prefix,
-    Router,
-    format_ip,
-    format_mac,
-    parse_mac,
-)
+from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix, format_ip, format_mac, parse_mac
+from fsctl.model.fib import Fib
+from fsctl.model.network import Address, Bridge, Interface, Network, Router
 
 VERSIONS = st.sampled_from((IPV4, IPV6))
 

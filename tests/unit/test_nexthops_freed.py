@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Fib, change_of
-from fsctl.model import IPV4, Delegation, Forward, Match, Prefix
+from fsctl.model.addresses import IPV4, Prefix
+from fsctl.model.delegations import Delegation, Forward, Match
+from fsctl.model.fib import Fib, change_of
 from fsctl.store import SqliteStore
 from tests.properties.laws import carry_out, with_fibs
 from tests.strategies import a_network, of_seed

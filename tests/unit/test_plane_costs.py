@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Fib, change_of
-from fsctl.model import IPV4, Bridge, Delegation, Forward, Interface, Match, Network, Prefix, Router
+from fsctl.model.addresses import IPV4, Prefix
+from fsctl.model.delegations import Delegation, Forward, Match
+from fsctl.model.fib import Fib, change_of
+from fsctl.model.network import Bridge, Interface, Network, Router
 
 WIDE = Prefix.parse("0.0.0.0/0")
 SENDERS = 50

@@ -11,8 +11,10 @@ import pytest
 from fsctl import quota
 from fsctl.compiler import Compiler
 from fsctl.errors import TooLargeError
-from fsctl.fib import Fib, change_of
-from fsctl.model import BITS, IPV4, Delegation, Forward, Interface, Match, Prefix, Router, Verdict
+from fsctl.model.addresses import BITS, IPV4, Prefix
+from fsctl.model.delegations import Delegation, Forward, Match, Verdict
+from fsctl.model.fib import Fib, change_of
+from fsctl.model.network import Interface, Router
 from fsctl.status import Write
 from fsctl.writes import Pending, Submitted, Together
 from tests.properties.laws import with_fibs

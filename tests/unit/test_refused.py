@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from fsctl.bridge_state import RETRY_S
-from fsctl.fib import key_of
 from fsctl.fixed_rules import BRIDGE
-from fsctl.model import DROP, Forward, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, Forward
+from fsctl.model.prefix_keys import key_of
 from fsctl.pipeline import flow_key
 from fsctl.rules import EGRESS, GUARD, Action, GotoTable, RuleChange, RuleKey, RuleTable, SetField, Update
 from fsctl.status import Dump, Rejection

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsctl.errors import InvalidError, MalformedError, TooLargeError
-from fsctl.model import Packet, Prefix, parse_mac
+from fsctl.model.addresses import Prefix, parse_mac
+from fsctl.model.packet import Packet
 from fsctl.rules import (
     Action,
     CheckLarger,

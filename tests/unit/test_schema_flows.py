@@ -12,23 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsctl.errors import InvalidError
-from fsctl.fib import Change, change_of
-from fsctl.model import (
-    BITS,
-    DROP,
-    IPV4,
-    IPV6,
-    PUNT,
-    Delegation,
-    FiveTuple,
-    Forward,
-    Interface,
-    Match,
-    Prefix,
-    Router,
-    format_mac,
-    parse_mac,
-)  # fmt: skip
+from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix, format_mac, parse_mac
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match
+from fsctl.model.fib import Change, change_of
+from fsctl.model.network import Interface, Router
 from fsctl.schema.addresses import key_of_text, prefix_key
 from fsctl.schema.flows import FlowReader, flow_json, match_json
 from fsctl.schema.text import loads

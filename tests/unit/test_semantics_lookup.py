@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from fsctl.flowterp import MAX_DEPTH, Frame, Learned, fragment_bits, matches
-from fsctl.model import ICMPV6, IPV6, MULTICAST_BIT, TCP, UDP, Packet
+from fsctl.model.addresses import IPV6, MULTICAST_BIT
+from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
+from fsctl.model.packet import Packet
 from fsctl.rules import (
     FIELD_ORDER,
     Action,

@@ -7,26 +7,13 @@ from dataclasses import replace
 import pytest
 
 from fsctl.errors import NotFoundError
-from fsctl.fib import Fib
-from fsctl.model import (
-    DROP,
-    ICMPV6,
-    IPV4,
-    IPV6,
-    MULTICAST_BIT,
-    ND_TYPES,
-    NO_PROTO,
-    PUNT,
-    TCP,
-    Address,
-    Bridge,
-    Delegation,
-    FiveTuple,
-    Forward,
-    Match,
-    Packet,
-    Prefix,
-)
+from fsctl.model.addresses import IPV4, IPV6, MULTICAST_BIT, Prefix
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match
+from fsctl.model.fib import Fib
+from fsctl.model.ip_protocols import ICMPV6, NO_PROTO, TCP
+from fsctl.model.martians import ND_TYPES
+from fsctl.model.network import Address, Bridge
+from fsctl.model.packet import Packet
 from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, walk
 from tests.builders import EVERYTHING, HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations, with_interface
 

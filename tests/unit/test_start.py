@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from fsctl.config import Config
-from fsctl.model import Address, Forward
+from fsctl.model.delegations import Forward
+from fsctl.model.network import Address
 from fsctl.status import CLEAR, InterfaceChange, SessionRequest
 
 from .paper import MAC, Lab

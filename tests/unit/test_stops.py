@@ -9,8 +9,9 @@ import pytest
 
 from fsctl import durable, stops
 from fsctl.errors import ConflictError, UnavailableError
-from fsctl.fib import change_of
-from fsctl.model import Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Forward, Match
+from fsctl.model.fib import change_of
 from fsctl.rules import FLOW_SWITCH, RuleKey
 from fsctl.status import SessionRequest, Write
 from fsctl.stop_rules import STOP

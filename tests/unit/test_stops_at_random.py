@@ -13,8 +13,9 @@ import pytest
 
 from fsctl import stops
 from fsctl.errors import FsctlError, StoreError
-from fsctl.fib import change_of
-from fsctl.model import Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import Forward, Match
+from fsctl.model.fib import change_of
 from fsctl.status import SessionRequest, Write
 from fsctl.store import Commit
 from fsctl.writes import Pending

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsctl.errors import StoreError
-from fsctl.fib import Change, Fib, change_of
-from fsctl.model import BITS, DROP, PUNT, Address, Delegation, FiveTuple, Forward, Match, Prefix
+from fsctl.model.addresses import BITS, Prefix
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Match
+from fsctl.model.fib import Change, Fib, change_of
+from fsctl.model.network import Address
 from fsctl.status import InterfaceChange
 from fsctl.store import Override, SqliteStore, Stored
 from fsctl.store_file import MIGRATIONS
@@ -164,8 +166,8 @@ def test_a_killed_process_leaves_whole_writes(tmp_path: Path) -> None:
     path = tmp_path / "fsctl.db"
     program = """
 import sys
-from fsctl.fib import Change
-from fsctl.model import DROP
+from fsctl.model.fib import Change
+from fsctl.model.addresses import DROP
 from fsctl.store import SqliteStore
 store = SqliteStore(sys.argv[1])
 store.load()

@@ -17,8 +17,10 @@ import pytest
 
 from fsctl import store_load, store_rows
 from fsctl.errors import StoreError
-from fsctl.fib import Change, Fib, change_of
-from fsctl.model import DROP, PUNT, Address, FiveTuple, Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, PUNT, FiveTuple, Forward, Match
+from fsctl.model.fib import Change, Fib, change_of
+from fsctl.model.network import Address
 from fsctl.status import InterfaceChange, Session
 from fsctl.store import Commit, SqliteStore
 from fsctl.store_file import MIGRATIONS

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from fsctl.errors import StoreError
-from fsctl.fib import Fib, change_of
-from fsctl.model import DROP, PUNT, Address, Forward, Match, Prefix, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, PUNT, Forward, Match, Verdict
+from fsctl.model.fib import Fib, change_of
+from fsctl.model.network import Address
 from fsctl.status import CLEAR, InterfaceChange, Session
 from fsctl.store import Commit, SqliteStore
 from fsctl.store_orphans import ORPHAN_DAYS, ORPHANS_PER_ROUTER

@@ -11,8 +11,9 @@ import pytest
 from fsctl.answers import Answers
 from fsctl.controller import Controller
 from fsctl.errors import ConflictError, StoreError, UnavailableError
-from fsctl.fib import Fib, change_of
-from fsctl.model import DROP, Forward, Match, Prefix
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, Forward, Match
+from fsctl.model.fib import Fib, change_of
 from fsctl.runtime import Threads
 from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Ticket, Write, WriteResult
 from fsctl.writes import Pending, Submitted, Together

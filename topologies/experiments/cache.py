@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Iterable
 
-from fsctl.model import BYPASSED_PROTOCOLS, IPV4
+from fsctl.model.addresses import IPV4
+from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS
 from topologies import measure
 from topologies.experiments.report import Report, Say, Settings
 from topologies.lab import Lab

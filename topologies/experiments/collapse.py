@@ -6,8 +6,10 @@ import statistics
 import time
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Change, Fib
-from fsctl.model import IPV4, Bridge, Forward, Interface, Network, Router, parse_mac
+from fsctl.model.addresses import IPV4, parse_mac
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Change, Fib
+from fsctl.model.network import Bridge, Interface, Network, Router
 from topologies.experiments.report import Report, Say, Settings, percentile
 from topologies.experiments.rig import FIRST_PREFIX, HOST_MAC, OTHER_HOST_MAC, mac
 

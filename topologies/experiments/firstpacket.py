@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from fsctl.model import format_ip, format_mac
+from fsctl.model.addresses import format_ip, format_mac
 from fsctl.rules import RuleChange
 from topologies.experiments import plots
 from topologies.experiments.management import Management, Reactive

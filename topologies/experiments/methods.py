@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from itertools import chain
 
 from fsctl.compiler import Compiler
-from fsctl.fib import Change, Fib
-from fsctl.model import IPV4, Bridge, Forward, Interface, Network, Router
+from fsctl.model.addresses import IPV4
+from fsctl.model.delegations import Forward
+from fsctl.model.fib import Change, Fib
+from fsctl.model.network import Bridge, Interface, Network, Router
 from fsctl.outcome import FORWARD, Effect, Node
 from fsctl.rules import FLOW_SWITCH, Action, DecTtl, Field, Output, Resubmit, RuleChange, RuleKey, SetField, match_of
 from topologies.experiments.search.cascade import Cascade

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from topologies.experiments.peer.contender import RESTART_LIMIT_S, Contender, Installed, RefusedError, Restarted
 from topologies.experiments.peer.environment import FAUCET, REST_ROUTER, Peer, python_of
 from topologies.experiments.peer.faucet import Faucet

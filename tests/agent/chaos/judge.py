@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fsctl.errors import FsctlError
-from fsctl.model import Delegation, format_mac
+from fsctl.model.addresses import format_mac
+from fsctl.model.delegations import Delegation
 from tests.agent.chaos.draw import DRAWN, INTERFACES, KNOWN
 from tests.agent.chaos.kernel_says import Said, version_of
 from tests.agent.chaos.obstacles import ALWAYS

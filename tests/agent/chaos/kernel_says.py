@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from tests.agent.chaos.draw import KNOWN
 from tests.agent.netns import Namespace
 from tests.agent.oracle import Answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fsctl.model import Delegation, Forward
+from fsctl.model.delegations import Delegation, Forward
 
 BOTH = (4, 6)
 TOLD_S = 0.5

@@ -8,7 +8,7 @@ import struct
 import time
 from ipaddress import ip_address
 
-from fsctl.model import parse_mac
+from fsctl.model.addresses import parse_mac
 from tests.agent.chaos.draw import INTERFACES, KNOWN
 from tests.agent.chaos.kernel_says import SOURCE, version_of
 from tests.agent.netns import Namespace, inside

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsctl.fib import match_of_change
-from fsctl.model import Delegation
+from fsctl.model.delegations import Delegation
+from fsctl.model.fib import match_of_change
 from fsctl.schema.bodies import read_replacement
 from tests.agent.chaos.batch import batch
 from tests.agent.chaos.draw import INTERFACES, KNOWN, SUBNETS

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from fsctl.model import format_mac
+from fsctl.model.addresses import format_mac
 from topologies.experiments.rig import HOST_MAC, OTHER_HOST_MAC
 from topologies.experiments.search.fibs import SENDER_MAC
 from topologies.experiments.wire import CLONE_NEWNET, TTL, Namespace, Wire

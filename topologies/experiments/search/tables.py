@@ -1,7 +1,7 @@
 """Flow tables that find the entry of a packet, each by another method; all find the same one.
 
 An entry binds the ingress interface's MAC (eth_dst) and a destination prefix, and may bind a sender (eth_src). The
-longest prefix wins; among equals the one with eth_src (design: fsctl.model.Match). `probes` counts what a look-up
+longest prefix wins; among equals the one with eth_src (design: fsctl.model.addresses.Match). `probes` counts what a look-up
 touched: entries compared, trie nodes visited, hash tables asked. It is what a faster language would not change.
 """
 

@@ -8,26 +8,18 @@ changes in one place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Any, NamedTuple
 
-from fsctl.model import BITS, DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Prefix, Verdict
+from fsctl.model.addresses import Prefix
+from fsctl.model.delegations import DROP, PUNT, Delegation, FiveTuple, Forward, Fragments, Match, Verdict
+from fsctl.model.prefix_keys import Key, key_of, prefix_of
 
 PUNT_ID, DROP_ID = 0, -1
 _SPARE = 1024
 """How many next hops there may be that no delegation uses."""
-Key = int
-"""A prefix as an integer: `value << 8 | length`."""
-
-
-def key_of(prefix: Prefix) -> Key:
-    return prefix.value << 8 | prefix.length
-
-
-def prefix_of(version: int, key: Key) -> Prefix:
-    return Prefix(version, key >> 8, key & 0xFF)
 
 
 @dataclass(slots=True)
@@ -298,13 +290,3 @@ def rank_of_part(router: str, part_key: PartKey) -> tuple[str, tuple[str, int, i
 def rank_of_key(key: Key | FiveTuple | Fragments) -> tuple[int, Any]:
     """The order of rules of one part: prefixes before connections before fragments."""
     return 0 if isinstance(key, int) else 1 if isinstance(key, FiveTuple) else 2, key
-
-
-def lengths(prefixes: Mapping[Key, int]) -> list[int]:
-    """The prefix lengths present, longest first."""
-    return sorted({key & 0xFF for key in prefixes}, reverse=True)
-
-
-def mask(version: int, length: int) -> int:
-    bits = BITS[version]
-    return ((1 << length) - 1) << (bits - length)

@@ -1,12 +1,31 @@
-"""Packets that no router forwards because of their addresses: the guard keeps them out, so they need no rule."""
+"""Martians: packets that no router forwards, because of their addresses. The guard keeps them out, so they need no rule."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from fsctl.fib import Key
-from fsctl.model import BITS, LOCAL_DESTINATIONS, LOCAL_SOURCES, FiveTuple, Fragments, Prefix
+from fsctl.model.addresses import BITS, Prefix
+from fsctl.model.delegations import FiveTuple, Fragments
+from fsctl.model.prefix_keys import Key
+
+
+def _prefixes(*texts: str) -> tuple[Prefix, ...]:
+    return tuple(Prefix.parse(t) for t in texts)
+
+
+#: Destinations no router forwards, or that mean the link itself (RFC 1812 5.3.7 and 4.2.2.11, RFC 3927, RFC 4291).
+LOCAL_DESTINATIONS = _prefixes(
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"
+)
+
+
+#: Sources whose packets no router forwards (RFC 1812 5.3.7, RFC 4291 2.5.2, 2.5.3, 2.5.6, 2.7).
+LOCAL_SOURCES = _prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8")
+
+
+#: ICMPv6 types of neighbour discovery (RFC 4861): RS, RA, NS, NA, Redirect.
+ND_TYPES = (133, 134, 135, 136, 137)
 
 
 class _Ranges:
@@ -24,8 +43,8 @@ class _Ranges:
         return at > 0 and last <= self._lasts[at - 1]
 
 
-class Scope:
-    """`model.LOCAL_*` for one IP version, indexed for many lookups."""
+class Martians:
+    """`LOCAL_DESTINATIONS` and `LOCAL_SOURCES` of one IP version, indexed for many lookups."""
 
     __slots__ = ("_destinations", "_host_masks", "_sources")
 
