@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+from fsctl.collapse.effects import SLOW, Place, Point
+from fsctl.collapse.node import Node
 from fsctl.model.addresses import BITS
 from fsctl.model.prefix_keys import mask
-from fsctl.outcome import SLOW, Node, Place, Point
 from fsctl.pipeline import Layout, flow_key
 from fsctl.rules import RuleKey
 
@@ -34,8 +35,8 @@ def to_demote(
     for number, (node, key) in enumerate(_places(layout, bridge, rejected)):
         if not number % _BREATH:
             pause()
-        plane = layout.compiler.planes[node.version]
-        base = plane.node_of[node.interface.router, node.interface.name, None]
+        graph = layout.compiler.graphs[node.version]
+        base = graph.node_of[node.interface.router, node.interface.name, None]
         for view in (node,) if node.eth_src is not None else (base, *base.classes):
             rule = _catcher(view, base, key, rejected)
             if rule is not None and rule not in demoted and rule not in found:

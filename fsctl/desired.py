@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import NamedTuple
 
-from fsctl import cuts
-from fsctl.compiler import Compiler, Replaced
+from fsctl.collapse import cuts
+from fsctl.collapse.compiler import Compiler, Replaced
 from fsctl.inventory import Inventory, without_switch_state
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Fib

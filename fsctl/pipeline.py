@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from fsctl import reconcile
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
+from fsctl.collapse.effects import DROPPED, FORWARD, Effect, Place
+from fsctl.collapse.node import Emission, Node
 from fsctl.fixed_rules import BRIDGE, Longest, eth_type, fixed_rules, rule
 from fsctl.model.addresses import BITS, IPV4
 from fsctl.model.delegations import FiveTuple, Fragments
 from fsctl.model.ip_protocols import TCP
 from fsctl.model.network import Network
-from fsctl.outcome import DROPPED, FORWARD, Effect, Emission, Node, Place
 from fsctl.rules import (
     EGRESS,
     FLOW_SWITCH,
@@ -102,12 +104,16 @@ def _fragment_fields(fragments: Fragments) -> tuple[Field, ...]:
     )
 
 
+@lru_cache(maxsize=4096)
+def _node_fields(mac: int, eth_src: int | None, version: int) -> tuple[Field, ...]:
+    """What all rules of a node match on. Hot path: hence the cache."""
+    sender = () if eth_src is None else (Field("eth_src", eth_src),)
+    return (Field("eth_dst", mac), *sender, eth_type(version))
+
+
 def flow_key(node: Node, key: Place) -> RuleKey:
-    """The key of a collapsed rule. Hot path: the node's part of the match is cached."""
-    head = node.head
-    if head is None:
-        eth_src = () if node.eth_src is None else (Field("eth_src", node.eth_src),)
-        head = node.head = (Field("eth_dst", node.interface.mac), *eth_src, eth_type(node.version))
+    """The key of a collapsed rule."""
+    head = _node_fields(node.interface.mac, node.eth_src, node.version)
     of_class = node.eth_src is not None
     if isinstance(key, FiveTuple):
         return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _connection_fields(key))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
+from fsctl.collapse.node import Node
 from fsctl.fixed_rules import BRIDGE, rule
-from fsctl.outcome import Node
 from fsctl.rules import FLOW_SWITCH, Field, Rule
 
 STOP = 60_000
@@ -22,8 +22,8 @@ TURNS = 1000
 
 def passing(compiler: Compiler, router: str) -> Iterator[Node]:
     """The interfaces (base nodes) whose packets may be bypassed past a router, its own among them."""
-    for plane in compiler.planes.values():
-        yield from (node for node in plane.leading_to(router) if node.eth_src is None and node.interface.mac)
+    for graph in compiler.graphs.values():
+        yield from (node for node in graph.leading_to(router) if node.eth_src is None and node.interface.mac)
 
 
 def stop_rules(compiler: Compiler, router: str, turn: int) -> Iterator[tuple[str, Rule]]:
@@ -35,5 +35,5 @@ def stop_rules(compiler: Compiler, router: str, turn: int) -> Iterator[tuple[str
 
 def rules_concerned(compiler: Compiler, router: str) -> int:
     """How many rules a withdrawal of the router may change."""
-    planes = compiler.planes.values()
-    return sum(len(node.rules) for plane in planes for node in plane.leading_to(router))
+    graphs = compiler.graphs.values()
+    return sum(len(node.rules) for graph in graphs for node in graph.leading_to(router))

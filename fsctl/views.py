@@ -8,7 +8,10 @@ from itertools import islice
 from operator import itemgetter
 from typing import Protocol
 
-from fsctl import cuts, narrow, semantics
+from fsctl import narrow, semantics
+from fsctl.collapse import cuts
+from fsctl.collapse.effects import FORWARD, SLOW, Effect, Place
+from fsctl.collapse.node import Node
 from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
@@ -22,7 +25,6 @@ from fsctl.model.fib import Page, PartKey, RulePage, match_of_change, rank_of_ke
 from fsctl.model.ip_protocols import TCP, UDP
 from fsctl.model.packet import Packet
 from fsctl.model.prefix_keys import Key
-from fsctl.outcome import FORWARD, SLOW, Effect, Node, Place
 from fsctl.pipeline import actions_of, flow_key, way_of
 from fsctl.rules import COOKIE, RuleKey
 from fsctl.runtime import Runtime
@@ -237,7 +239,7 @@ class Views:
     def _quick(self, router: str, part: PartKey, key: Key | FiveTuple) -> tuple[str, str, int] | None:
         """The state of a delegation that has a rule of its own on a bridge where all is well; None: look closer."""
         in_port, version, eth_src = part
-        node = self._known.now.compiler.planes[version].node_of.get((router, in_port, eth_src))
+        node = self._known.now.compiler.graphs[version].node_of.get((router, in_port, eth_src))
         effect = node.rules.get(key) if node is not None else None
         if node is None or effect is None or effect.kind == SLOW or self._known.is_starting:
             return None

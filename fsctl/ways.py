@@ -6,7 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 
-from fsctl.outcome import SLOW, Effect
+from fsctl.collapse.effects import SLOW, Effect
 from fsctl.rules import ADMISSION, Action, GotoTable, SetField
 
 

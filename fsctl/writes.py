@@ -8,7 +8,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from fsctl import quota
-from fsctl.compiler import Compiler, Replaced
+from fsctl.collapse.compiler import Compiler, Replaced
 from fsctl.config import Config
 from fsctl.errors import FsctlError, TooLargeError, UnavailableError
 from fsctl.installer import Installer
@@ -279,7 +279,7 @@ def failures_of(installer: Installer, compiler: Compiler, write: Write) -> tuple
         if not here.rejected:
             continue
         for part, key, verdict in write.changes:
-            node = compiler.planes[part[1]].node_of.get((write.router, part[0], part[2]))
+            node = compiler.graphs[part[1]].node_of.get((write.router, part[0], part[2]))
             if verdict is None or node is None or node.interface.bridge != bridge or key not in node.rules:
                 continue
             error = here.rejected.get(flow_key(node, key))

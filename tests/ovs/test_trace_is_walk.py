@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.flowterp import learned_rule
 from fsctl.model.addresses import IPV4, MULTICAST_BIT, format_ip, format_mac
 from fsctl.model.ip_protocols import ICMPV6, TCP, UDP

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsctl import reconcile
-from fsctl.compiler import Compiler, Replaced
+from fsctl.collapse.compiler import Compiler, Replaced
 from fsctl.model.addresses import IPV4, IPV6, Prefix
 from fsctl.model.delegations import Delegation
 from fsctl.model.fib import Change, Fib, match_of_change

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import IPV4, Prefix
 from fsctl.model.delegations import DROP, PUNT, FiveTuple, Forward, Match, Verdict
 from fsctl.model.fib import change_of

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from fsctl import quota
-from fsctl.compiler import Compiler
-from fsctl.cuts import LIFTED, wanted
+from fsctl.collapse.compiler import Compiler
+from fsctl.collapse.cuts import LIFTED, wanted
 from fsctl.model.addresses import BITS, IPV4, Prefix
 from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Change, Fib, change_of
@@ -70,13 +70,13 @@ def test_updates_keep_the_bounds_and_end_where_a_full_compilation_does(case: tup
 
 def assert_bounded(network: Network, compiler: Compiler) -> None:
     """No interface needs a cut that is not there, and none has more rules than its own delegations and its bound allow."""
-    for version, plane in compiler.planes.items():
-        assert wanted(plane) <= network.cuts
+    for version, graph in compiler.graphs.items():
+        assert wanted(graph) <= network.cuts
         rules: Counter[tuple[str, str]] = Counter()
-        for node in plane.nodes:
+        for node in graph.nodes:
             rules[node.interface.router, node.interface.name] += len(node.rules)
         for (router, name), count in rules.items():
-            nodes = 1 + len(plane.node_of[router, name, None].classes)
+            nodes = 1 + len(graph.node_of[router, name, None].classes)
             own = sum(of == version for of, _ in network.own_addresses[router]) * nodes
             mine = quota.exact(network.fibs[router], {}, {name}, itself=True)
             assert count <= own + mine + network.routers[router].max_rules

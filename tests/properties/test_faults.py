@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import DROP, PUNT, FiveTuple, Match, Verdict
 from fsctl.model.fib import change_of

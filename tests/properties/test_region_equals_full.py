@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Change
 from fsctl.model.network import Interface, Network

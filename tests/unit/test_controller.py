@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from fsctl.collapse.node import Emission
 from fsctl.errors import NotFoundError, TooLargeError
 from fsctl.fixed_rules import BRIDGE
 from fsctl.model.addresses import Prefix
@@ -15,7 +16,6 @@ from fsctl.model.fib import change_of
 from fsctl.model.network import Address
 from fsctl.model.packet import Packet
 from fsctl.model.prefix_keys import key_of
-from fsctl.outcome import Emission
 from fsctl.pipeline import flow_key
 from fsctl.rules import EGRESS, WAYS, RuleChange, RuleTable
 from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
@@ -75,7 +75,7 @@ def test_port_down_withdraws_and_up_restores(lab: Lab) -> None:
 
 def test_refused_rule_is_not_left_to_a_shorter_prefix(lab: Lab) -> None:
     """10.1/16 goes elsewhere than 10/8: without its rule the packets must not follow 10/8's."""
-    probe = lab.controller.now.compiler.planes[4].node_of["r", "eth0", None]
+    probe = lab.controller.now.compiler.graphs[4].node_of["r", "eth0", None]
     narrow = flow_key(probe, key_of(Prefix.parse("10.1.0.0/16")))
     wide = flow_key(probe, key_of(Prefix.parse("10.0.0.0/8")))
     lab.switches["x"].refuse.add(narrow)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import IPV4
 from topologies.experiments.collapse import chain
 from topologies.experiments.plots import Line, Panel, draw
@@ -54,7 +54,7 @@ def test_results_say_what_was_met_and_keep_other_experiments(tmp_path: Path) -> 
 
 def test_the_benchmarks_chain_collapses_to_one_rule_for_each_prefix_and_router() -> None:
     compiler = Compiler(chain(4, 20))
-    rules = {node.interface.router: node.rules for node in compiler.planes[IPV4].nodes if node.interface.name == "eth0"}
+    rules = {node.interface.router: node.rules for node in compiler.graphs[IPV4].nodes if node.interface.name == "eth0"}
     assert {name: len(found) for name, found in rules.items()} == dict.fromkeys(("r1", "r2", "r3", "r4"), 20)
     hops = {name: {effect.hops for effect in found.values()} for name, found in rules.items()}
     assert hops == {"r1": {4}, "r2": {3}, "r3": {2}, "r4": {1}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Fib

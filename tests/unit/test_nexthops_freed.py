@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import IPV4, Prefix
 from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Fib, change_of
@@ -48,10 +48,10 @@ def test_d12_ever_new_macs_leave_no_next_hops(lab: Lab, tmp_path: Path) -> None:
     most = SPARE + 2 * FLOWS
     assert len(fib.nexthops) <= most
     assert max(fib.nexthops) > TURNS * FLOWS, "numbers are not used again"
-    plane = lab.controller.now.compiler.planes[IPV4]
-    assert len(plane.node_of["r", "eth0", None].steps) <= most
-    assert len(plane._effects) <= 2 * most
-    assert len(plane._interned) <= 2 * most
+    graph = lab.controller.now.compiler.graphs[IPV4]
+    assert len(graph.node_of["r", "eth0", None].steps) <= most
+    assert len(graph._effects) <= 2 * most
+    assert len(graph._interned) <= 2 * most
     lab.stop()
     lab.store.close()
     assert rows(tmp_path / "fsctl.db") <= most
@@ -87,7 +87,7 @@ def test_d12_ever_new_senders_leave_no_nodes(seed: int) -> None:
     router = next(iter(network.routers))
     name = next(iter(network.routers[router].interfaces))
     compiler, wide = Compiler(network), Prefix.parse("0.0.0.0/0")
-    most = len(compiler.planes[IPV4].nodes) + 3
+    most = len(compiler.graphs[IPV4].nodes) + 3
     macs = [i.mac for i in network.interfaces()] * 2 + list(range(0x0400, 0x0440))
     gone = None
     for mac in macs:
@@ -100,7 +100,7 @@ def test_d12_ever_new_senders_leave_no_nodes(seed: int) -> None:
         gone = match
         fresh = Compiler(with_fibs(network, {r: list(fib) for r, fib in network.fibs.items()}))
         assert _rules(compiler) == _rules(fresh)
-    assert len(compiler.planes[IPV4].nodes) <= most
+    assert len(compiler.graphs[IPV4].nodes) <= most
 
 
 def _rules(compiler: Compiler) -> dict[object, object]:

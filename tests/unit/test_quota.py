@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fsctl import quota
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.errors import TooLargeError
 from fsctl.model.addresses import BITS, IPV4, Prefix
 from fsctl.model.delegations import Delegation, Forward, Match, Verdict
@@ -102,9 +102,9 @@ def test_no_router_alone_has_more_rules_than_are_counted(seed: int) -> None:
         fibs = {other: list(network.fibs[other]) if other == name else [] for other in network.routers}
         alone = with_fibs(network, fibs)
         rules: Counter[str] = Counter()
-        for plane, node in Compiler(alone).nodes():
+        for graph, node in Compiler(alone).nodes():
             if node.interface.router == name:
-                local = {value << 8 | BITS[plane.version] for v, value in network.own_addresses[name] if v == plane.version}
+                local = {value << 8 | BITS[graph.version] for v, value in network.own_addresses[name] if v == graph.version}
                 rules[node.interface.bridge] += len(node.rules.keys() - local)
         for bridge in {i.bridge for i in router.interfaces.values()}:
             here = {i.name for i in router.interfaces.values() if i.bridge == bridge}

@@ -30,7 +30,7 @@ def lab() -> Iterator[Lab]:
 
 def _refused(lab: Lab, wide: Forward) -> tuple[RuleKey, RuleKey]:
     """10.1/16 is refused, so that 10/8, which leads elsewhere, is demoted; the places of both."""
-    node = lab.controller.now.compiler.planes[4].node_of["r", "eth0", None]
+    node = lab.controller.now.compiler.graphs[4].node_of["r", "eth0", None]
     narrow, broad = (flow_key(node, key_of(Prefix.parse(text))) for text in ("10.1.0.0/16", "10.0.0.0/8"))
     lab.write("r", ("10.0.0.0/8", wide))
     lab.switches["x"].refuse.add(narrow)

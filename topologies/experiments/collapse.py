@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import IPV4, parse_mac
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Change, Fib

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
+from fsctl.collapse.effects import FORWARD, Effect
+from fsctl.collapse.node import Node
 from fsctl.model.addresses import IPV4
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Change, Fib
 from fsctl.model.network import Bridge, Interface, Network, Router
-from fsctl.outcome import FORWARD, Effect, Node
 from fsctl.rules import FLOW_SWITCH, Action, DecTtl, Field, Output, Resubmit, RuleChange, RuleKey, SetField, match_of
 from topologies.experiments.search.cascade import Cascade
 from topologies.experiments.search.fibs import Chain, interface_mac
@@ -76,7 +77,7 @@ class Collapsed:
         self.compiler = Compiler(self.network)
 
     def rules(self) -> Iterator[RuleChange]:
-        for node in self.compiler.planes[IPV4].nodes:
+        for node in self.compiler.graphs[IPV4].nodes:
             for key, effect in node.rules.items():
                 if isinstance(key, int) and effect.kind == FORWARD:
                     yield self._rule(node, key, effect, is_new=True)

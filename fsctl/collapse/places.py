@@ -1,4 +1,4 @@
-"""The places of one IP version: all prefixes and connections that are delegated, in the order that `plane` visits them."""
+"""The places of one IP version: all prefixes and connections that are delegated, in the order that `sweep` visits them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from sortedcontainers import SortedDict, SortedList
 
+from fsctl.collapse.effects import Point
 from fsctl.model.delegations import FiveTuple
 from fsctl.model.fib import Part
 from fsctl.model.prefix_keys import Key
-from fsctl.outcome import Point
 
 
 class Places:

@@ -13,27 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
-from fsctl.cuts import may_be_needed, wanted
+from fsctl.collapse.cuts import may_be_needed, wanted
+from fsctl.collapse.effects import DROPPED, LOCAL_ID, MARTIAN, NEVER_FORWARDED, NO_SENDER, SLOW, Outcome, Place, Point
+from fsctl.collapse.graph import Graph
+from fsctl.collapse.node import Emission, Node, State
+from fsctl.collapse.sweep import above, at_point, root, sweep, sweep_points
 from fsctl.model.addresses import BITS, IPV4, IPV6
 from fsctl.model.delegations import Delegation, FiveTuple, Forward, Match, Verdict
 from fsctl.model.fib import Change, PartKey, change_of, match_of_change
 from fsctl.model.network import Network
 from fsctl.model.prefix_keys import Key, mask
-from fsctl.outcome import (
-    DROPPED,
-    LOCAL_ID,
-    MARTIAN,
-    NEVER_FORWARDED,
-    NO_SENDER,
-    SLOW,
-    Emission,
-    Node,
-    Outcome,
-    Place,
-    Point,
-    State,
-)
-from fsctl.plane import Plane
 
 Replaced = tuple[Change, Verdict | None]
 """A change that was carried out, and what was there before (None: nothing)."""
@@ -55,23 +44,23 @@ class Compiler:
 
     def __init__(self, network: Network, pause: Callable[[], None] = _no_pause, *, decide: bool = True) -> None:
         self.network = network
-        self.planes = {version: Plane(network, version) for version in (IPV4, IPV6)}
+        self.graphs = {version: Graph(network, version) for version in (IPV4, IPV6)}
         self.longest: dict[tuple[str, str], Counter[int]] = {}
-        for plane in self.planes.values():
+        for graph in self.graphs.values():
             if decide:
-                self._cut(plane)
+                self._cut(graph)
             else:
-                plane.cut(network.cuts)
-            for emissions in self._full(plane):
+                graph.cut(network.cuts)
+            for emissions in self._full(graph):
                 self._count(emissions)
                 pause()
 
     # --- compiling ---------------------------------------------------------------------------------
 
     @staticmethod
-    def _full(plane: Plane) -> Iterator[list[Emission]]:
-        yield from plane.sweep(plane.places.order, plane.root(), {}, plane.concerned(set(range(len(plane.nodes))), {}))
-        yield from plane.sweep_points(plane.places.points, {})
+    def _full(graph: Graph) -> Iterator[list[Emission]]:
+        yield from sweep(graph, graph.places.order, root(graph), {}, graph.concerned(set(range(len(graph.nodes))), {}))
+        yield from sweep_points(graph, graph.places.points, {})
 
     def update(self, replaced: Mapping[str, Sequence[Replaced]]) -> Iterator[list[Emission]]:
         """Recompile after the FIBs of these routers have changed; yields the changes of rules.
@@ -83,16 +72,16 @@ class Compiler:
         for router, changes in replaced.items():
             for change, _ in changes:
                 if change.part[2] is not None:
-                    self.planes[change.part[1]].ensure_node(router, change.part[0], change.part[2])
-            for plane in self.planes.values():
-                plane.refresh(router)
+                    self.graphs[change.part[1]].ensure_node(router, change.part[0], change.part[2])
+            for graph in self.graphs.values():
+                graph.refresh(router)
             self._seed(router, changes, seeds)
             yield []
         for version, changed in seeds.items():
-            self._review(self.planes[version], replaced.keys(), changed)
+            self._review(self.graphs[version], replaced.keys(), changed)
         for version, places in seeds.items():
             if places:
-                for emissions in self._region(self.planes[version], places):
+                for emissions in self._region(self.graphs[version], places):
                     self._count(emissions)
                     yield emissions
 
@@ -102,39 +91,39 @@ class Compiler:
         for (part, key, verdict), before in changes:
             version = part[1]
             if (before is None) != (verdict is None):
-                self.planes[version].places.count(key, 1 if before is None else -1)
+                self.graphs[version].places.count(key, 1 if before is None else -1)
             nodes = touched.get(part)
             if nodes is None:
-                node = self.planes[version].node_of[router, part[0], part[2]]
+                node = self.graphs[version].node_of[router, part[0], part[2]]
                 nodes = touched[part] = frozenset((node.index, *(n.index for n in node.classes)))
             places = seeds[version]
             for place in (key, key.fragments) if isinstance(key, FiveTuple) else (key,):
                 others = places.get(place)
                 places[place] = nodes if others is None else others | nodes
 
-    def _cut(self, plane: Plane) -> list[Node]:
+    def _cut(self, graph: Graph) -> list[Node]:
         """Cut the chains that have to be; returns the interfaces (base nodes) where that has changed."""
         cuts = self.network.cuts
-        before = {place for place in cuts if place[2] == plane.version}
-        needed = wanted(plane) if before or may_be_needed(plane, plane.places.total) else set()
+        before = {place for place in cuts if place[2] == graph.version}
+        needed = wanted(graph) if before or may_be_needed(graph, graph.places.total) else set()
         cuts -= before - needed
         cuts |= needed
-        return plane.cut(needed)
+        return graph.cut(needed)
 
-    def _review(self, plane: Plane, routers: Set[str], places: dict[Place, frozenset[int]]) -> None:
+    def _review(self, graph: Graph, routers: Set[str], places: dict[Place, frozenset[int]]) -> None:
         """After FIBs have changed: cut chains or lift cuts where that is needed now, and recompile there too.
 
         It is not asked again while nothing has made walks longer and there are about as many delegations as before.
         """
-        cuts = [place for place in self.network.cuts if place[2] == plane.version]
-        if not cuts and not may_be_needed(plane, plane.places.total):
+        cuts = [place for place in self.network.cuts if place[2] == graph.version]
+        if not cuts and not may_be_needed(graph, graph.places.total):
             return
-        plane.explore(places.items())
-        seen = (plane.turns, plane.places.total // max(1, self.network.least_max_rules // _GRAINS))
-        if seen == plane.reviewed and not any(router in routers for router, _, _ in cuts):
+        graph.explore(places.items())
+        seen = (graph.turns, graph.places.total // max(1, self.network.least_max_rules // _GRAINS))
+        if seen == graph.reviewed and not any(router in routers for router, _, _ in cuts):
             return
-        plane.reviewed = seen
-        for base in self._cut(plane):
+        graph.reviewed = seen
+        for base in self._cut(graph):
             for node in (base, *base.classes):
                 part = node.own if node is not base else node.any
                 nodes = frozenset((node.index, *(n.index for n in node.classes)))
@@ -142,33 +131,33 @@ class Compiler:
                     places[key] = places.get(key, frozenset()) | nodes
 
     @staticmethod
-    def _region(plane: Plane, places: dict[Place, frozenset[int]]) -> Iterator[list[Emission]]:
+    def _region(graph: Graph, places: dict[Place, frozenset[int]]) -> Iterator[list[Emission]]:
         """Recompile inside the changed prefixes, for the walks that pass a changed node."""
         changed = sorted(key for key in places if isinstance(key, Key))
         seeds = {key: places[key] for key in changed}
         points = {key: nodes for key, nodes in places.items() if not isinstance(key, Key)}
-        watched = {n.base.index for n in plane.upstream(frozenset(chain.from_iterable(places.values())))}
-        concerned = plane.concerned(watched, seeds)
-        if len(changed) * 8 > len(plane.places.order):
-            yield from plane.sweep(sorted({*plane.places.order, *changed}), plane.root(), seeds, concerned)
-            yield from plane.sweep_points(plane.places.points.keys() | points.keys(), points)
+        watched = {n.base.index for n in graph.upstream(frozenset(chain.from_iterable(places.values())))}
+        concerned = graph.concerned(watched, seeds)
+        if len(changed) * 8 > len(graph.places.order):
+            yield from sweep(graph, sorted({*graph.places.order, *changed}), root(graph), seeds, concerned)
+            yield from sweep_points(graph, graph.places.points.keys() | points.keys(), points)
             return
         found: list[Emission] = []
         near, pieces = set(points), 0
-        for first, last in _disjoint(plane.version, changed):
+        for first, last in _disjoint(graph.version, changed):
             end = last << 8 | 0xFF
             gone = changed[bisect_left(changed, first) : bisect_right(changed, end)]
-            keys = sorted({*plane.places.order.irange(first, end), *gone})
-            for piece in plane.sweep(keys, plane.above(first), seeds, concerned):
+            keys = sorted({*graph.places.order.irange(first, end), *gone})
+            for piece in sweep(graph, keys, above(graph, first), seeds, concerned):
                 found += piece
                 pieces += 1
                 if not pieces % _TOGETHER:
                     yield found
                     found = []
-            for dst in plane.places.by_dst.irange(first >> 8, last):
-                near |= plane.places.by_dst[dst]
+            for dst in graph.places.by_dst.irange(first >> 8, last):
+                near |= graph.places.by_dst[dst]
         yield found
-        yield from plane.sweep_points(near, points)
+        yield from sweep_points(graph, near, points)
 
     def _count(self, emissions: Iterable[Emission]) -> None:
         """Count the rules of each chain length, by interface."""
@@ -185,8 +174,8 @@ class Compiler:
 
     def forget(self, router: str, nexthops: Set[int]) -> None:
         """These next hops are in use nowhere any more."""
-        for plane in self.planes.values():
-            plane.forget(router, nexthops)
+        for graph in self.graphs.values():
+            graph.forget(router, nexthops)
 
     def discard(self) -> None:
         """Break the reference cycles of a compiler that is not used any more, so that its memory is freed at once."""
@@ -200,18 +189,18 @@ class Compiler:
         """Use a network that differs only in what no walk depends on (`inventory.without_switch_state`)."""
         network.cuts.update(self.network.cuts)
         self.network = network
-        for plane in self.planes.values():
-            plane.network = network
+        for graph in self.graphs.values():
+            graph.network = network
 
     def leads_on(self, router: str, nexthop: Forward) -> bool:
         """Whether a next hop is a router's interface, so that walks go on from there."""
         bridge = self.network.routers[router].interfaces[nexthop.out].bridge
         return (bridge, nexthop.eth_dst) in self.network.by_mac
 
-    def nodes(self) -> Iterator[tuple[Plane, Node]]:
-        for plane in self.planes.values():
-            for node in plane.nodes:
-                yield plane, node
+    def nodes(self) -> Iterator[tuple[Graph, Node]]:
+        for graph in self.graphs.values():
+            for node in graph.nodes:
+                yield graph, node
 
     def longest_chain(self, router: str, interface: str) -> int | None:
         """The most hops of any rule in force there; None where there is no rule."""
@@ -220,16 +209,16 @@ class Compiler:
 
     def outcome(self, router: str, match: Match) -> Outcome:
         """How the walk of packets that `match` covers at its ingress interface ends."""
-        plane, node, state = self._place(router, match)
-        return self._result(plane, node, state, match)
+        graph, node, state = self._place(router, match)
+        return self._result(graph, node, state, match)
 
     def chain(self, router: str, match: Match, *, fragment: bool = False) -> tuple[tuple[str, Delegation], ...]:
         """The (router, delegation) pairs that decide such a walk, in order; at most one where there is no bypass.
 
         `fragment`: the walk of fragments that may belong to the connection of `match`.
         """
-        plane, node, state = self._place(router, match, fragment)
-        outcome = self._result(plane, node, state, match)
+        graph, node, state = self._place(router, match, fragment)
+        outcome = self._result(graph, node, state, match)
         length = 1 if outcome.kind == SLOW else outcome.hops + (outcome.kind == DROPPED)
         hops: list[tuple[str, Delegation]] = []
         here: Node | None = node
@@ -237,52 +226,52 @@ class Compiler:
             number = state.best[here.index]
             if number is None or number == LOCAL_ID or (fragment and here.at_point(_points(match, fragment)[0]) is not None):
                 break
-            hops.append((here.interface.router, self._delegation(plane, here, match)))
-            step = plane.step(here, number)
+            hops.append((here.interface.router, self._delegation(graph, here, match)))
+            step = graph.step(here, number)
             here = None if isinstance(step, Outcome) else step.target
         return tuple(hops)
 
     def rule_at(self, router: str, match: Match, *, fragment: bool = False) -> tuple[Node, Place] | None:
         """The rule for a packet (or a `fragment`) that `match` covers at its ingress interface; None: there is none."""
-        plane, node, _ = self._place(router, match, fragment)
-        nodes = [node] if node.eth_src is None else [node, plane.node_of[router, match.in_port, None]]
+        graph, node, _ = self._place(router, match, fragment)
+        nodes = [node] if node.eth_src is None else [node, graph.node_of[router, match.in_port, None]]
         keys: list[Place] = [*_points(match, fragment)]
-        bits, value = BITS[plane.version], match.dst.value
-        keys += [(value & mask(plane.version, n)) << 8 | n for n in range(min(bits, match.dst.length), -1, -1)]
+        bits, value = BITS[graph.version], match.dst.value
+        keys += [(value & mask(graph.version, n)) << 8 | n for n in range(min(bits, match.dst.length), -1, -1)]
         for key in keys:
             for candidate in nodes:
                 if key in candidate.rules:
                     return candidate, key
         return None
 
-    def _place(self, router: str, match: Match, fragment: bool = False) -> tuple[Plane, Node, State]:
-        plane = self.planes[match.dst.version]
-        node = plane.node_of.get((router, match.in_port, match.eth_src)) or plane.node_of[router, match.in_port, None]
+    def _place(self, router: str, match: Match, fragment: bool = False) -> tuple[Graph, Node, State]:
+        graph = self.graphs[match.dst.version]
+        node = graph.node_of.get((router, match.in_port, match.eth_src)) or graph.node_of[router, match.in_port, None]
         points = _points(match, fragment)
         if points:
-            state = plane.at_point(points[0])[1]
+            state = at_point(graph, points[0])[1]
         else:
-            state = plane.above(match.dst.value << 8 | match.dst.length, inclusive=True)
-        return plane, node, state
+            state = above(graph, match.dst.value << 8 | match.dst.length, inclusive=True)
+        return graph, node, state
 
     @staticmethod
-    def _result(plane: Plane, node: Node, state: State, match: Match) -> Outcome:
-        if plane.martians.excludes(change_of(match, None).key):
+    def _result(graph: Graph, node: Node, state: State, match: Match) -> Outcome:
+        if graph.martians.excludes(change_of(match, None).key):
             return NEVER_FORWARDED
-        if match.connection is not None and plane.is_martian(node, match.connection):
+        if match.connection is not None and graph.is_martian(node, match.connection):
             return MARTIAN
-        return plane.result(state, node) if node.has_senders else NO_SENDER
+        return graph.result(state, node) if node.has_senders else NO_SENDER
 
     @staticmethod
-    def _delegation(plane: Plane, node: Node, match: Match) -> Delegation:
+    def _delegation(graph: Graph, node: Node, match: Match) -> Delegation:
         """The delegation that decided at `node` for what `match` catches."""
-        fib = plane.network.fibs[node.interface.router]
+        fib = graph.network.fibs[node.interface.router]
         keys: list[Key | FiveTuple] = [] if match.connection is None else [match.connection]
         value = match.dst.value
-        keys += [(value & mask(plane.version, n)) << 8 | n for n in range(match.dst.length, -1, -1)]
+        keys += [(value & mask(graph.version, n)) << 8 | n for n in range(match.dst.length, -1, -1)]
         for key in keys:
             for eth_src in dict.fromkeys((node.eth_src, None)):
-                part = (node.interface.name, plane.version, eth_src)
+                part = (node.interface.name, graph.version, eth_src)
                 number = fib.number_at(part, key)
                 if number is not None:
                     return Delegation(match_of_change(part, key), fib.verdict(number))

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
+from fsctl.collapse.nodes import Nodes
 from fsctl.model.network import Network
-from fsctl.nodes import Nodes
 
 LIFTED = 3 / 4
 """A cut is lifted when the rules it saves are below this share of the bound: one prefix cannot make it come and go."""

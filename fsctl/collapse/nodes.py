@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from fsctl.collapse.node import NOTHING, Node
 from fsctl.model.addresses import BITS
 from fsctl.model.network import Interface, Network
-from fsctl.outcome import NOTHING, Node
 
 _MOST_SETS = 1024
 """How many sets of nodes `Nodes.upstream` remembers: a router can make as many as it has prefixes."""
@@ -92,7 +92,7 @@ class Nodes:
             assert node.eth_src is not None
             del self.node_of[base.interface.router, base.interface.name, node.eth_src]
             self._turn(base.interface.bridge, node.eth_src)
-            node.eth_src, node.head = eth_src, None
+            node.eth_src = eth_src
             node.has_senders = self._can_send(base.interface.bridge, eth_src)
             self.node_of[base.interface.router, base.interface.name, eth_src] = node
             self._preds[node.index] |= self._preds[base.index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsctl.compiler import Compiler
+from fsctl.collapse.compiler import Compiler
 from fsctl.model.addresses import IPV4, Prefix
 from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Fib, change_of
@@ -27,12 +27,12 @@ def hostile() -> Network:
 
 def test_b7_a_sweep_looks_only_at_nodes_that_its_walks_pass() -> None:
     network = hostile()
-    plane = Compiler(network).planes[IPV4]
-    alone, behind = (plane.node_of[f"r{k}", "eth0", None] for k in (1, 0))
+    graph = Compiler(network).graphs[IPV4]
+    alone, behind = (graph.node_of[f"r{k}", "eth0", None] for k in (1, 0))
     for next_hop, passed in ((Forward("eth1", 70_000), 0), (Forward("eth0", 1), 1)):
         change = change_of(Match("eth0", WIDE), next_hop)
         network.fibs["r1"].apply(change)
-        plane.refresh("r1")
-        concerned = plane.concerned({alone.index}, {change.key: {alone.index}})
+        graph.refresh("r1")
+        concerned = graph.concerned({alone.index}, {change.key: {alone.index}})
         assert len(concerned.holders) == 1 + passed
         assert (behind in concerned.holders) == bool(passed)

@@ -1,25 +1,15 @@
-"""The walks of one IP version, and the rules that they collapse to.
+"""The graph of one IP version's walks.
 
 A walk is a path through nodes (`nodes`), because behind the first hop both the next interface and the sender's MAC follow
 from the next hop.
-
-`sweep` visits prefixes in order (a prefix before those that it covers) with a stack of the prefixes that cover
-the present one, so that no lookup is needed: a prefix only changes the verdicts of its own delegations, and the
-walks that pass these. A rule is emitted at a prefix only if its effect differs from the covering rule's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple, TypeVar
 
-from fsctl.model.addresses import BITS, IPV4
-from fsctl.model.fib import DROP_ID, PUNT_ID
-from fsctl.model.martians import Martians
-from fsctl.model.network import Interface, Network
-from fsctl.model.prefix_keys import Key, mask
-from fsctl.nodes import Nodes
-from fsctl.outcome import (
+from fsctl.collapse.effects import (
     DROPPED,
     ENDS,
     FORWARD,
@@ -28,24 +18,24 @@ from fsctl.outcome import (
     LOOP,
     NO_CHAIN,
     NO_MATCH,
-    NOTHING,
     PUNTED,
     SLOW,
     SLOW_EFFECT,
     TOO_LONG,
     Effect,
-    Emission,
-    Node,
     Outcome,
     Place,
     Point,
-    State,
-    Step,
 )
-from fsctl.places import Places
+from fsctl.collapse.node import Node, State, Step
+from fsctl.collapse.nodes import Nodes
+from fsctl.collapse.places import Places
+from fsctl.model.addresses import BITS, IPV4
+from fsctl.model.fib import DROP_ID, PUNT_ID
+from fsctl.model.martians import Martians
+from fsctl.model.network import Interface, Network
+from fsctl.model.prefix_keys import Key
 
-_PIECE = 512
-"""Keys per yielded piece: well under 10 ms of work."""
 K = TypeVar("K")
 Seeds = Mapping[K, Set[int]]
 """The nodes (by index) whose delegation for a key, or for a connection of these fragments, was added, removed or changed."""
@@ -58,7 +48,7 @@ class Concerned(NamedTuple):
     holders: list[Node]
 
 
-class Plane(Nodes):
+class Graph(Nodes):
     """All nodes of one IP version, the walks through them, and the places that they delegate."""
 
     def __init__(self, network: Network, version: int) -> None:
@@ -68,7 +58,7 @@ class Plane(Nodes):
         self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
         self.martians = Martians(version)
-        self._host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
+        self.host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
         super().__init__(network, version)
         self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
         """The addresses of all routers themselves."""
@@ -228,125 +218,6 @@ class Plane(Nodes):
         """The nodes whose walks can pass this router, its own among them."""
         return self.upstream(frozenset(node.index for node in self._of_router[router]))
 
-    # --- rules -----------------------------------------------------------------------------------
-
-    def root(self) -> State:
-        """The state above all prefixes: no verdicts."""
-        return State((1 << BITS[self.version]) - 1, [None] * len(self.nodes), [None] * len(self.nodes))
-
-    def above(self, key: Key, *, inclusive: bool = False) -> State:
-        """The state at the prefixes that cover `key`."""
-        value, length = key >> 8, key & 0xFF
-        best: list[int | None] = [None] * len(self.nodes)
-        open_nodes = [n for n in self.nodes if n.any is not NOTHING or n.own is not NOTHING]
-        for covering in self.places.lengths():
-            if covering > length or (covering == length and not inclusive):
-                continue
-            above = (value & mask(self.version, covering)) << 8 | covering
-            if above not in self.places.prefixes:
-                continue
-            for node in tuple(open_nodes):
-                number = node.at(above)
-                if number is not None:
-                    best[node.index] = number
-                    open_nodes.remove(node)
-        return State(value | self._host_masks[length], best, [None] * len(self.nodes))
-
-    def sweep(self, keys: Iterable[Key], root: State, seeds: Seeds[Key], concerned: Concerned) -> Iterator[list[Emission]]:
-        """Update the rules at `keys` (sorted, all covered by `root`) in the nodes; yields the changes, in pieces.
-
-        `seeds` names the nodes whose delegation for a key was added, removed or changed. Only rules at
-        watched interfaces (their base nodes) are compared; a class's rules depend on those for any sender too.
-        """
-        # Also nodes that have lost their last delegation: their rules are to be removed.
-        holders = concerned.holders
-        plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
-        simple = len(plain) == len(holders) and not any(n.is_cut for n in holders)
-        stack = [root]
-        out: list[Emission] = []
-        for count, key in enumerate(keys, 1):
-            if not count % _PIECE:
-                yield out
-                out = []
-            value = key >> 8
-            if self.martians.excludes(key):
-                continue
-            while len(stack) > 1 and stack[-1].last < value:
-                stack.pop()
-            if simple and key not in self.own_keys:
-                said = [(index, number) for index, get in plain if (number := get(key)) is not None]
-            else:
-                said = [(n.index, number) for n in holders if (number := n.at(key)) is not None]
-            changed = frozenset([index for index, _ in said])
-            if key in seeds:
-                changed = changed.union(seeds[key])
-            if not changed:
-                continue
-            parent = stack[-1]
-            affected = self.upstream(changed)
-            state = State(value | self._host_masks[key & 0xFF], parent.best.copy(), parent.results.copy())
-            for index, number in said:
-                state.best[index] = number
-            for node in affected:
-                state.results[node.index] = None
-            stack.append(state)
-            self._emit(key, parent, state, affected, concerned.watched, out)
-        yield out
-
-    def _emit(
-        self, key: Place, parent: State, state: State, affected: Iterable[Node], watched: Set[int], out: list[Emission]
-    ) -> None:
-        """Emit a rule at `key` for each interface and sender class whose effect differs from the covering rule's."""
-        for base in dict.fromkeys(n.base for n in affected if n.base.index in watched):
-            bridge = base.interface.bridge
-            says = self.effect(bridge, self.result(state, base))
-            new = None if says is self.effect(bridge, self.result(parent, base)) else says
-            if base.rules.get(key) is not new:
-                out.append(_put(base, key, new))
-            for node in base.classes:
-                if not node.has_senders:
-                    continue
-                inherited = new or self.effect(bridge, self.result(parent, node))
-                own = self.effect(bridge, self.result(state, node))
-                own_rule = None if own is inherited else own
-                if node.rules.get(key) is not own_rule:
-                    out.append(_put(node, key, own_rule))
-
-    def at_point(self, point: Point) -> tuple[State, State]:
-        """The states that a connection's packets or fragments meet: without and with the delegations of connections."""
-        plain = self.above(point.dst << 8 | BITS[self.version], inclusive=True)
-        exact = State(plain.last, plain.best.copy(), [None] * len(self.nodes))
-        for node in self.nodes:
-            number = node.at_point(point)
-            if number is not None and exact.best[node.index] != LOCAL_ID:
-                exact.best[node.index] = number
-        return plain, exact
-
-    def sweep_points(self, points: Iterable[Point], seeds: Seeds[Point]) -> Iterator[list[Emission]]:
-        """As `sweep`, for connections and fragments."""
-        out: list[Emission] = []
-        for count, point in enumerate(points, 1):
-            if not count % _PIECE:
-                yield out
-                out = []
-            if self.martians.excludes(point):
-                continue
-            plain, exact = self.at_point(point)
-            said = {n.index for n in self.nodes if n.at_point(point) is not None}
-            affected = [n for n in self.upstream(frozenset(said.union(seeds.get(point, ())))) if not self.is_martian(n, point)]
-            self._emit(point, plain, exact, affected, {n.base.index for n in affected}, out)
-        yield out
-
     def is_martian(self, node: Node, point: Point) -> bool:
         """Whether the guard keeps these packets out: their source is an address of a router, which would drop them."""
         return self.version == IPV4 and point.src in self.network.own_sources[node.interface.bridge]
-
-
-def _put(node: Node, key: Place, new: Effect | None) -> Emission:
-    """Store or delete a rule of a node."""
-    old = node.rules.get(key)
-    if new is None:
-        del node.rules[key]
-    else:
-        node.rules[key] = new
-    return Emission(node, key, old, new)
