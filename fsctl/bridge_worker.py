@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from fsctl import reconcile
 from fsctl.errors import FsctlError, UnavailableError
-from fsctl.rules import RuleChange, RuleKey, RuleTable, Update
+from fsctl.openflow.rules import RuleChange, RuleKey, RuleTable, Update
+from fsctl.pipeline import diff
 from fsctl.runtime import Runtime
 from fsctl.status import Dump, Rejection
 
@@ -281,7 +281,7 @@ class BridgeWorker:
         dump, self._first = self._first or self.switch.dump(), None
         reclaimed = dump.foreign & wanted.ours
         self.switch.reclaim(reclaimed)
-        update = reconcile.diff(wanted.table, dump.table, self.switch.bridge)
+        update = diff.diff(wanted.table, dump.table, self.switch.bridge)
         rejections = self.switch.apply(update) if update else []
         if reclaimed:
             dump = self.switch.dump()  # without the rules of others that were replaced

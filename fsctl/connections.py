@@ -15,8 +15,8 @@ from typing import Protocol
 from fsctl.bridge_worker import Switch
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
+from fsctl.openflow.ports import Port
 from fsctl.runtime import Runtime
-from fsctl.status import Port
 
 _LOG = logging.getLogger(__name__)
 Ports = dict[str, Port]

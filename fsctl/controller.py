@@ -28,6 +28,7 @@ from fsctl.links import Links
 from fsctl.model.fib import Fib, Page, RulePage
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
+from fsctl.openflow.ports import Port
 from fsctl.recovery import Recovery
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
@@ -39,7 +40,6 @@ from fsctl.status import (
     Orphan,
     Override,
     OvsdbView,
-    Port,
     RuleStatus,
     Ticket,
     WalkReport,

@@ -12,8 +12,9 @@ from fsctl.collapse.effects import SLOW, Place, Point
 from fsctl.collapse.node import Node
 from fsctl.model.addresses import BITS
 from fsctl.model.prefix_keys import mask
-from fsctl.pipeline import Layout, flow_key
-from fsctl.rules import RuleKey
+from fsctl.openflow.rules import RuleKey
+from fsctl.pipeline.flow_rules import flow_key
+from fsctl.pipeline.layout import Layout
 
 _BREATH = 1000
 

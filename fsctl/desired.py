@@ -17,8 +17,8 @@ from fsctl.inventory import Inventory, without_switch_state
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Fib
 from fsctl.model.network import Network
-from fsctl.pipeline import Layout
-from fsctl.rules import RuleChange
+from fsctl.openflow.rules import RuleChange
+from fsctl.pipeline.layout import Layout
 
 _LOG = logging.getLogger(__name__)
 Changes = dict[str, list[RuleChange]]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fsctl.fixed_rules import ETH_TYPE, VLAN_PRESENT
 from fsctl.model.addresses import MULTICAST_BIT
-from fsctl.rules import Field
+from fsctl.openflow.rules import Field
+from fsctl.pipeline.fixed_rules import ETH_TYPE, VLAN_PRESENT
 from fsctl.status import ForeignRule
 
 

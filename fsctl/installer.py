@@ -14,9 +14,9 @@ from fsctl.bridge_state import BridgeState
 from fsctl.bridge_worker import BridgeWorker, Drift, Report, Switch
 from fsctl.demotion import to_demote
 from fsctl.errors import FsctlError
-from fsctl.fixed_rules import BRIDGE
-from fsctl.pipeline import Layout
-from fsctl.rules import FLOW_SWITCH, GUARD, MTU, WAYS, GotoTable, RuleChange
+from fsctl.openflow.rules import FLOW_SWITCH, GUARD, MTU, WAYS, GotoTable, RuleChange
+from fsctl.pipeline.fixed_rules import BRIDGE
+from fsctl.pipeline.layout import Layout
 from fsctl.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)

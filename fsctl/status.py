@@ -12,7 +12,7 @@ from fsctl.model.delegations import Delegation, Match
 from fsctl.model.fib import Change, Page, RulePage, RulePlace
 from fsctl.model.network import Address, Network
 from fsctl.model.packet import Packet
-from fsctl.rules import Action, Field, RuleKey, RuleTable
+from fsctl.openflow.rules import Action, Field, RuleKey, RuleTable
 
 INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
 
@@ -340,20 +340,6 @@ class Dump:
     warnings: tuple[str, ...] = ()
     foreign: frozenset[RuleKey] = frozenset()
     policies: tuple[ForeignRule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A port as OpenFlow describes it.
-
-    `up` is neither OFPPC_PORT_DOWN nor OFPPS_LINK_DOWN; `barred` names what OFPPC_NO_RECV and OFPPC_NO_FWD forbid
-    ("receives nothing (no-receive)"), empty if nothing.
-    """
-
-    name: str
-    ofport: int
-    up: bool
-    barred: str = ""
 
 
 @dataclass(slots=True)

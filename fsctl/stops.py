@@ -13,9 +13,9 @@ from collections import deque
 from fsctl.desired import Desired
 from fsctl.errors import FsctlError
 from fsctl.installer import Installer
+from fsctl.pipeline.stop_rules import rules_concerned
 from fsctl.sessions import Sessions
 from fsctl.status import Write
-from fsctl.stop_rules import rules_concerned
 from fsctl.writes import Pending
 
 _LOG = logging.getLogger(__name__)

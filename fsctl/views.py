@@ -8,7 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Protocol
 
-from fsctl import narrow, semantics
+from fsctl import narrow
 from fsctl.collapse import cuts
 from fsctl.collapse.effects import FORWARD, SLOW, Effect, Place
 from fsctl.collapse.node import Node
@@ -16,7 +16,6 @@ from fsctl.config import Config
 from fsctl.desired import Snapshot
 from fsctl.durable import Durable
 from fsctl.errors import FsctlError, NotFoundError
-from fsctl.fixed_rules import BRIDGE
 from fsctl.installer import Installer
 from fsctl.inventory import Inventory
 from fsctl.model.addresses import Prefix
@@ -25,9 +24,13 @@ from fsctl.model.fib import Page, PartKey, RulePage, match_of_change, rank_of_ke
 from fsctl.model.ip_protocols import TCP, UDP
 from fsctl.model.packet import Packet
 from fsctl.model.prefix_keys import Key
-from fsctl.pipeline import actions_of, flow_key, way_of
-from fsctl.rules import COOKIE, RuleKey
+from fsctl.openflow.rules import COOKIE, RuleKey
+from fsctl.pipeline.fixed_rules import BRIDGE
+from fsctl.pipeline.flow_rules import actions_of, flow_key, way_of
+from fsctl.pipeline.rewrites import has_way
 from fsctl.runtime import Runtime
+from fsctl.specification.walk import SLOW_PATH
+from fsctl.specification.walk import walk as walk_of
 from fsctl.status import (
     INSTALLED,
     REFUSED,
@@ -38,7 +41,6 @@ from fsctl.status import (
     RuleStatus,
     WalkReport,
 )
-from fsctl.ways import has_way
 
 Counts = Mapping[RuleKey, tuple[int, int]]
 FRESH_S = 1.0
@@ -353,10 +355,10 @@ class Views:
         self._known.between_turns()
         if packet.bridge not in self._known.now.network.bridges:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
-        walk = semantics.walk(narrow.for_packet(self._known.now.network, packet), packet)
-        hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in walk.hops)
-        rule = None if walk.end == semantics.SLOW_PATH else self._rule_for(packet)
-        return WalkReport(hops, walk.end, walk.reason, walk.final, rule)
+        found = walk_of(narrow.for_packet(self._known.now.network, packet), packet)
+        hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in found.hops)
+        rule = None if found.end == SLOW_PATH else self._rule_for(packet)
+        return WalkReport(hops, found.end, found.reason, found.final, rule)
 
     def _rule_for(self, packet: Packet) -> RuleStatus | None:
         into = self._known.now.network.by_mac.get((packet.bridge, packet.eth_dst))

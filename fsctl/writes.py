@@ -16,7 +16,7 @@ from fsctl.model.delegations import FiveTuple, Verdict
 from fsctl.model.fib import Change, Fib, PartKey, match_of_change
 from fsctl.model.network import Router
 from fsctl.model.prefix_keys import Key
-from fsctl.pipeline import flow_key
+from fsctl.pipeline.flow_rules import flow_key
 from fsctl.runtime import Runtime
 from fsctl.sessions import Sessions
 from fsctl.status import Failure, Write, WriteResult

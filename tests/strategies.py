@@ -20,7 +20,7 @@ from fsctl.model.ip_protocols import ICMPV6, NO_PROTO, TCP, UDP
 from fsctl.model.martians import LOCAL_DESTINATIONS
 from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.model.packet import Packet
-from fsctl.semantics import Learned
+from fsctl.specification.walk import Learned
 
 T = TypeVar("T")
 

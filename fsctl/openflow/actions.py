@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fsctl.openflow import const as c
 from fsctl.openflow.match import encode_field, header_and_mask, name_of, oxm_of
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     EPOCHS,
     LEARNED,
     NORMAL_BIT,

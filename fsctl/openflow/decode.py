@@ -7,20 +7,16 @@ dictionary look-up; only a new shape is read field by field.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from fsctl.openflow import const as c
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
+from fsctl.openflow.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, LEARNED_MASK, Action, Field, Normal, RuleKey
 from fsctl.openflow.text import foreign_text
-from fsctl.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, LEARNED_MASK, Action, Field, Normal, RuleKey
-from fsctl.status import ForeignRule, Port
+from fsctl.status import ForeignRule
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
 _FLOW_FIXED = _FLOW.size + 4
-_PORT_FIXED = 40
-_BARRED = {c.NO_RECV: "receives nothing (no-receive)", c.NO_FWD: "sends nothing (no-forward)"}
 _LAST = {"ipv4_dst", "ipv6_dst"}
 FOREIGN_TEXTS = 50
 """A bridge may hold 100,000 rules of others; so many are shown."""
@@ -116,21 +112,3 @@ class FlowDecoder:
         self._shapes[len(oxms)] = (end - size, end)
         self._prefixes[oxms[: end - size], oxms[end:]] = (match[:-1], last.name, last.mask)
         return match
-
-
-def decode_ports(body: bytes) -> Iterator[Port]:
-    """The ports in the body of an OFPMP_PORT_DESC reply. Raises ValueError."""
-    at = 0
-    while at < len(body):
-        _, length = struct.unpack_from("!IH", body, at)
-        if length < _PORT_FIXED or at + length > len(body):
-            raise ValueError(f"port of length {length} at {at} of {len(body)}")
-        yield _port(body, at)
-        at += length
-
-
-def _port(body: bytes, at: int) -> Port:
-    number, name, config, state = struct.unpack_from("!I12x16sII", body, at)
-    text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
-    barred = " and ".join(words for bit, words in _BARRED.items() if config & bit)
-    return Port(text, number, not (config & c.PORT_DOWN or state & c.LINK_DOWN), barred)

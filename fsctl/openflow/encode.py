@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from fsctl.openflow import const as c
 from fsctl.openflow.actions import encode_instructions
 from fsctl.openflow.match import encode_fields, encode_match, header_and_mask, oxm_of
-from fsctl.rules import COOKIE, COOKIE_MASK, Action, Field, RuleChange
+from fsctl.openflow.rules import COOKIE, COOKIE_MASK, Action, Field, RuleChange
 
 _HEADER = struct.Struct("!BBHI")
 _BUNDLE_ADD = struct.Struct("!BBHIIHH")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from fsctl.rules import Field, match_of
+from fsctl.openflow.rules import Field, match_of
 
 
 class Oxm(NamedTuple):

@@ -6,7 +6,7 @@ import struct
 
 from fsctl.openflow import const as c
 from fsctl.openflow.encode import message
-from fsctl.rules import COOKIE, COOKIE_MASK
+from fsctl.openflow.rules import COOKIE, COOKIE_MASK
 
 
 def _multipart(kind: int, xid: int, body: bytes = b"") -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fsctl.model.addresses import IPV4, IPV6, format_ip, format_mac
 from fsctl.openflow.actions import Opaque
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     COOKIE,
     LEARNED,
     NORMAL_BIT,

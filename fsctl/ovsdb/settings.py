@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fsctl.openflow.rules import TABLES
 from fsctl.ovsdb.edits import Add, Change, Edit, Key, New, Remove, Set
 from fsctl.ovsdb.marks import (
     CONTROLLER,
@@ -21,7 +22,6 @@ from fsctl.ovsdb.marks import (
     ids,
 )
 from fsctl.ovsdb.rows import BridgeRow, ControllerRow, Database
-from fsctl.rules import TABLES
 
 Check = tuple[Key, Change | None]
 

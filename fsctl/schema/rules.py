@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fsctl.model.addresses import format_ip, format_mac
-from fsctl.rules import (
+from fsctl.openflow.rules import (  # fmt: skip
     Action,
     CheckLarger,
     DecTtl,
@@ -17,7 +17,7 @@ from fsctl.rules import (
     Resubmit,
     RuleKey,
     SetField,
-)  # fmt: skip
+)
 from fsctl.schema.text import Json
 
 _ETH_TYPE, _VLAN_TCI = "eth_type", "vlan_tci"

@@ -11,8 +11,8 @@ from ryu.lib import hub
 
 from fsctl.errors import FsctlError, SwitchError
 from fsctl.openflow import Encoder, OpenFlowError, bundle_control, const, decode_error, requests
-from fsctl.reconcile import order
-from fsctl.rules import RuleChange, RuleKey
+from fsctl.openflow.rules import RuleChange, RuleKey
+from fsctl.pipeline.diff import order
 from fsctl.southbound.replies import Connection
 from fsctl.status import Rejection
 
@@ -108,7 +108,7 @@ class Bundle:
 
 
 class Filling:
-    """See `bridge_worker.Filling`. If the switch rejects anything, all changes are made anew, in the order of `reconcile`."""
+    """See `bridge_worker.Filling`. If the switch rejects anything, all changes are made anew, in the order of `diff`."""
 
     def __init__(
         self,

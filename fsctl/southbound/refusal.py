@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from fsctl.openflow.errors import TABLE_FULL, OpenFlowError
-from fsctl.reconcile import dependents
-from fsctl.rules import RuleChange, RuleKey
+from fsctl.openflow.rules import RuleChange, RuleKey
+from fsctl.pipeline.dependents import dependents
 from fsctl.status import Rejection
 
 FOREIGN = "a rule with another cookie has this table, priority and match"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ryu.lib import hub
 
 from fsctl.errors import SilentError, SwitchError, UnavailableError
-from fsctl.fixed_rules import FROM_LINK, RESERVED_VLAN
 from fsctl.openflow import (
     FlowDecoder,
     FlowUpdate,
@@ -25,7 +24,8 @@ from fsctl.openflow import (
     requests,
 )
 from fsctl.openflow.monitor import ADDED, MODIFIED, REMOVED, RESUMED
-from fsctl.rules import (
+from fsctl.openflow.ports import Port
+from fsctl.openflow.rules import (
     COOKIE,
     COOKIE_MASK,
     FLOW_SWITCH,
@@ -38,10 +38,11 @@ from fsctl.rules import (
     RuleTable,
     Update,
 )
+from fsctl.pipeline.fixed_rules import FROM_LINK, RESERVED_VLAN
 from fsctl.southbound.bundle import TIMEOUT_S, Bundle, Filling
 from fsctl.southbound.refusal import Refusals
 from fsctl.southbound.replies import Connection, Datapath, bridge_name
-from fsctl.status import Dump, Port, Rejection
+from fsctl.status import Dump, Rejection
 
 LOG = logging.getLogger(__name__)
 READER_PATIENCE_S = 1.0

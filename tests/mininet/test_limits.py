@@ -10,7 +10,7 @@ import pytest
 from odd_frames import OddFrames, marker
 from packets import PORT, Listener, RawListener, send_frames, send_udp
 
-from fsctl.rules import LEARNED_COOKIE, LEARNED_MASK
+from fsctl.openflow.rules import LEARNED_COOKIE, LEARNED_MASK
 from tests.waiting import eventually
 from topologies.lab import Lab
 from topologies.plan import RoutedTopo

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsctl.rules import RuleChange, RuleKey, Update
-from fsctl.status import Dump, Port, Rejection
+from fsctl.openflow.ports import Port
+from fsctl.openflow.rules import RuleChange, RuleKey, Update
+from fsctl.status import Dump, Rejection
 from topologies.sandbox import Sandbox
 
 HERE = Path(__file__).resolve().parent

@@ -15,9 +15,9 @@ from fsctl.model.delegations import Delegation, Forward, Match, Verdict
 from fsctl.model.fib import Fib, match_of_change
 from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.openflow import FlowDecoder, decode_ports, requests
-from fsctl.rules import RuleTable, SetField
+from fsctl.openflow.ports import Port
+from fsctl.openflow.rules import RuleTable, SetField
 from fsctl.schema.bodies import read_replacement
-from fsctl.status import Port
 from tests.strategies import ROUTER_MACS
 from topologies.sandbox import Sandbox
 

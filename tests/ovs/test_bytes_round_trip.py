@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ovs_wire import Wire
 
 from fsctl.openflow import FlowDecoder, actions, flow_mod, match, ovs_ofctl_text, requests
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     LINK_MARK,
     Action,
     CheckLarger,

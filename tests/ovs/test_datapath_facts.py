@@ -15,7 +15,7 @@ from ovs_wire import Wire
 
 from fsctl.model.addresses import format_mac
 from fsctl.openflow import FlowDecoder, flow_mod, requests
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     LINK_MARK,
     Action,
     CheckLarger,

@@ -9,8 +9,8 @@ from ovs_driver import Driver
 from test_southbound import connected, key, limit_flow_switch, table
 
 from fsctl.openflow import ovs_ofctl_text
-from fsctl.reconcile import diff
-from fsctl.rules import FLOW_SWITCH, Rule, RuleChange, RuleTable
+from fsctl.openflow.rules import FLOW_SWITCH, Rule, RuleChange, RuleTable
+from fsctl.pipeline.diff import diff
 from topologies.sandbox import Sandbox
 
 pytestmark = pytest.mark.ovs

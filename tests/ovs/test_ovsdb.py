@@ -12,8 +12,8 @@ import pytest
 from ovsdb_lab import CONTROLLER, Box, are_made, pairs, stepping
 
 from fsctl.errors import UnavailableError
+from fsctl.openflow.rules import TABLES
 from fsctl.ovsdb import INACTIVITY_PROBE_MS, OvsdbLinks, link_name
-from fsctl.rules import TABLES
 from tests.waiting import eventually
 from topologies.sandbox import DATABASE, available
 

@@ -13,8 +13,7 @@ from ovs_wire import Wire
 
 from fsctl.errors import UnavailableError
 from fsctl.openflow import bundle_add, bundle_control, const, flow_mod, ovs_ofctl_text
-from fsctl.reconcile import diff
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     EGRESS,
     FLOW_SWITCH,
     WAYS,
@@ -31,6 +30,7 @@ from fsctl.rules import (
     RuleTable,
     SetField,
 )
+from fsctl.pipeline.diff import diff
 from tests.waiting import eventually
 from topologies.sandbox import SWITCH, Sandbox
 

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from fsctl.collapse.compiler import Compiler
-from fsctl.flowterp import learned_rule
 from fsctl.model.addresses import IPV4, MULTICAST_BIT, format_ip, format_mac
 from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
 from fsctl.openflow import ovs_ofctl_text
-from fsctl.pipeline import tables
-from fsctl.rules import Rule
-from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, Learned, Walk, delivered, walk
+from fsctl.openflow.rules import Rule
+from fsctl.pipeline.layout import tables
+from fsctl.specification.interpreter import learned_rule
+from fsctl.specification.walk import BRIDGED, DROPPED, SLOW_PATH, Learned, Walk, delivered, walk
 from tests.strategies import HOST_MACS, HOST_PORTS, cases, of_hypothesis, some_senders
 from topologies.sandbox import Sandbox
 

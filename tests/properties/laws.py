@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsctl import reconcile
 from fsctl.collapse.compiler import Compiler, Replaced
 from fsctl.model.addresses import IPV4, IPV6, Prefix
 from fsctl.model.delegations import Delegation
@@ -20,9 +19,10 @@ from fsctl.model.fib import Change, Fib, match_of_change
 from fsctl.model.martians import LOCAL_DESTINATIONS
 from fsctl.model.network import Interface, Network
 from fsctl.model.packet import Packet
-from fsctl.pipeline import Layout, tables
-from fsctl.rules import Action, Field, RuleChange, RuleTable, SetField, Update
-from fsctl.semantics import DROPPED, SLOW_PATH, Delivery, Flowterp, Learned, Outcome, Walk, delivered, walk
+from fsctl.openflow.rules import Action, Field, RuleChange, RuleTable, SetField, Update
+from fsctl.pipeline import diff
+from fsctl.pipeline.layout import Layout, tables
+from fsctl.specification.walk import DROPPED, SLOW_PATH, Delivery, Flowterp, Learned, Outcome, Walk, delivered, walk
 from tests.strategies import HOST_MACS, HOST_PORTS, Draw, boundaries, edges, known_connections, of_hypothesis, of_seed
 
 STRANGER = HOST_MACS[-1]
@@ -254,10 +254,7 @@ def all_resolved(tables_: Tables) -> dict[str, Counter[object]]:
 
 def carried_out(tables_: Tables, changes: Mapping[str, Sequence[RuleChange]]) -> dict[str, RuleTable]:
     """The tables after a bundle for each bridge."""
-    return {
-        bridge: reconcile.apply(Update(bridge, reconcile.order(changes.get(bridge, ()))), table)
-        for bridge, table in tables_.items()
-    }
+    return {bridge: diff.apply(Update(bridge, diff.order(changes.get(bridge, ()))), table) for bridge, table in tables_.items()}
 
 
 def updates(layout: Layout, replaced: Mapping[str, Sequence[Replaced]]) -> dict[str, list[RuleChange]]:

@@ -13,9 +13,9 @@ from fsctl.model.fib import change_of
 from fsctl.model.ip_protocols import TCP
 from fsctl.model.network import Address, Interface, Network
 from fsctl.model.packet import Packet
-from fsctl.pipeline import Layout
-from fsctl.rules import FLOW_SWITCH, RuleTable
-from fsctl.semantics import DROPPED, Delivery
+from fsctl.openflow.rules import FLOW_SWITCH, RuleTable
+from fsctl.pipeline.layout import Layout
+from fsctl.specification.walk import DROPPED, Delivery
 from tests.builders import (
     EVERYTHING,
     HOST_A,

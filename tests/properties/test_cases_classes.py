@@ -7,7 +7,7 @@ from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import DROP, Delegation, Forward, Match
 from fsctl.model.fib import Fib, change_of
 from fsctl.model.network import Bridge, Interface, Network, Router
-from fsctl.pipeline import tables
+from fsctl.pipeline.layout import tables
 from tests.properties.laws import all_resolved, carry_out, compiled, delegations_of, with_fibs
 
 WIDE, NARROW = Prefix.parse("10.0.0.0/8"), Prefix.parse("10.1.0.0/16")

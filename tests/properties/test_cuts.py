@@ -15,8 +15,8 @@ from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Change, Fib, change_of
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
-from fsctl.pipeline import Layout, tables
-from fsctl.semantics import walk
+from fsctl.pipeline.layout import Layout, tables
+from fsctl.specification.walk import walk
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac
 from tests.properties.laws import Bench, all_resolved, as_cut, carried_out, carry_out, law, updates
 from tests.strategies import Draw, a_case, a_network, pick, some_changes

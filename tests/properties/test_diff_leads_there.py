@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fsctl.model.network import Network
-from fsctl.reconcile import apply, diff
-from fsctl.rules import RuleTable
+from fsctl.openflow.rules import RuleTable
+from fsctl.pipeline.diff import apply, diff
 from tests.properties.laws import compiled, law
 from tests.strategies import Draw, a_network
 

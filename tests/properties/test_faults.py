@@ -13,8 +13,8 @@ from fsctl.model.fib import change_of
 from fsctl.model.ip_protocols import UDP
 from fsctl.model.network import Address, Network
 from fsctl.model.packet import Packet
-from fsctl.pipeline import Layout
-from fsctl.semantics import DROPPED, SLOW_PATH, walk
+from fsctl.pipeline.layout import Layout
+from fsctl.specification.walk import DROPPED, SLOW_PATH, walk
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations, with_interface
 from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, updates
 

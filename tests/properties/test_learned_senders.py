@@ -5,7 +5,7 @@ from __future__ import annotations
 from fsctl.model.addresses import MULTICAST_BIT
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
-from fsctl.semantics import Learned
+from fsctl.specification.walk import Learned
 from tests.properties.laws import Bench, law
 from tests.strategies import Draw, a_case, some_senders
 

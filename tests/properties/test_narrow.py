@@ -7,7 +7,7 @@ from dataclasses import replace
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
 from fsctl.narrow import for_packet
-from fsctl.semantics import walk
+from fsctl.specification.walk import walk
 from tests.properties.laws import law
 from tests.strategies import a_case
 

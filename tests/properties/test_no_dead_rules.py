@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fsctl.flowterp import Frame
 from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix
 from fsctl.model.ip_protocols import TCP, UDP
 from fsctl.model.martians import LOCAL_DESTINATIONS
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
-from fsctl.rules import FLOW_SWITCH, WAYS, Rule, RuleKey, SetField
-from fsctl.semantics import walk
+from fsctl.openflow.rules import FLOW_SWITCH, WAYS, Rule, RuleKey, SetField
+from fsctl.specification.interpreter import Frame
+from fsctl.specification.walk import walk
 from tests.properties.laws import AMPLE_TTL, ORDINARY_SOURCE, STRANGER, Bench, law
 from tests.strategies import a_network, edges
 

@@ -13,7 +13,7 @@ from fsctl.model.delegations import Forward
 from fsctl.model.fib import Fib
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
-from fsctl.semantics import walk
+from fsctl.specification.walk import walk
 from tests.properties.laws import Bench, law
 from tests.strategies import a_case
 

@@ -7,7 +7,7 @@ import pytest
 from fsctl.model.addresses import BITS, IPV4, IPV6, Prefix
 from fsctl.model.delegations import DROP, Forward, Match, Verdict
 from fsctl.model.packet import Packet
-from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH
+from fsctl.specification.walk import BRIDGED, DROPPED, SLOW_PATH
 from tests.builders import HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations
 from tests.properties.laws import ORDINARY_SOURCE, Bench
 

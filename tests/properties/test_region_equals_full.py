@@ -9,7 +9,7 @@ from fsctl.model.delegations import Forward
 from fsctl.model.fib import Change
 from fsctl.model.network import Interface, Network
 from fsctl.model.packet import Packet
-from fsctl.pipeline import Layout, tables
+from fsctl.pipeline.layout import Layout, tables
 from tests.properties.laws import Bench, all_resolved, carried_out, carry_out, compiled, delegations_of, law, updates, with_fibs
 from tests.strategies import HOST_MACS, Draw, a_case, a_network, pick, several, some_changes
 

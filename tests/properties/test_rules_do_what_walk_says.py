@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from fsctl.model.network import Network
 from fsctl.model.packet import Packet
-from fsctl.semantics import Delivery
+from fsctl.specification.walk import Delivery
 from tests.properties.laws import AMPLE_TTL, Bench, law
 from tests.strategies import Draw, a_case, a_network, once_in, pick
 

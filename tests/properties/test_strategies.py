@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from fsctl.fixed_rules import PINNED
-from fsctl.rules import FLOW_SWITCH, LEARNED, MTU, SENDERS
-from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, Outcome, Walk, walk
+from fsctl.openflow.rules import FLOW_SWITCH, LEARNED, MTU, SENDERS
+from fsctl.pipeline.fixed_rules import PINNED
+from fsctl.specification.walk import BRIDGED, DROPPED, SLOW_PATH, Outcome, Walk, walk
 from tests.properties.laws import Bench
 from tests.strategies import a_case, of_seed, some_senders
 

@@ -18,7 +18,7 @@ from fsctl.model.fib import Fib, Page, RulePage, change_of, match_of_change
 from fsctl.model.network import Address, Bridge, Interface, Network, Router
 from fsctl.model.packet import Packet
 from fsctl.model.prefix_keys import key_of
-from fsctl.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
+from fsctl.openflow.rules import FLOW_SWITCH, DecTtl, Field, Output, RuleKey, SetField, match_of
 from fsctl.sessions import Sessions
 from fsctl.status import (
     INSTALLED,

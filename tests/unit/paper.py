@@ -6,17 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from fsctl import reconcile
 from fsctl.config import Config, InterfaceConfig, RouterConfig
 from fsctl.controller import Controller
 from fsctl.errors import SilentError, UnavailableError
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import Match, Verdict
 from fsctl.model.fib import change_of
-from fsctl.pipeline import tables
-from fsctl.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.openflow.ports import Port
+from fsctl.openflow.rules import FLOW_SWITCH, RuleChange, RuleKey, RuleTable, Update
+from fsctl.pipeline import diff
+from fsctl.pipeline.layout import tables
 from fsctl.runtime import Runtime, Threads
-from fsctl.status import BridgeInfo, Dump, OvsdbView, Port, PortInfo, Rejection, Write, WriteResult
+from fsctl.status import BridgeInfo, Dump, OvsdbView, PortInfo, Rejection, Write, WriteResult
 from fsctl.store import SqliteStore, Store
 
 PORTS = {"x": ("r0", "l-y", "l-z"), "y": ("r1", "s0", "l-x", "l-z"), "z": ("s1", "l-x", "l-y")}
@@ -36,7 +37,7 @@ class PaperFilling:
         self.changes += changes
 
     def finish(self) -> list[Rejection]:
-        return self._switch.apply(Update(self._switch.bridge, reconcile.order(self.changes)))
+        return self._switch.apply(Update(self._switch.bridge, diff.order(self.changes)))
 
     def abandon(self) -> None:
         self._switch.abandoned += 1
@@ -62,7 +63,7 @@ class PaperSwitch:
         self.updates.append(update)
         bad = [c.key for c in update.changes if c.actions is not None and c.key in self.refuse]
         kept = [c for c in update.changes if c.key not in bad]
-        self.table = reconcile.apply(Update(self.bridge, kept), self.table)
+        self.table = diff.apply(Update(self.bridge, kept), self.table)
         return [Rejection(key, "OFPFMFC_TABLE_FULL", 5, 1) for key in bad]
 
     def overtake(self, changes: Sequence[RuleChange]) -> list[Rejection]:

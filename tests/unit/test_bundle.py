@@ -8,7 +8,7 @@ import pytest
 
 from fsctl.errors import UnavailableError
 from fsctl.openflow import OpenFlowError
-from fsctl.rules import RuleChange, RuleKey
+from fsctl.openflow.rules import RuleChange, RuleKey
 from fsctl.southbound.bundle import Filling
 from fsctl.status import Rejection
 

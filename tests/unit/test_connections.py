@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fsctl.connections import MOST_WAITING, Connections
+from fsctl.openflow.ports import Port
 from fsctl.runtime import Threads
-from fsctl.status import BridgeInfo, OvsdbView, Port
+from fsctl.status import BridgeInfo, OvsdbView
 from tests.waiting import eventually
 
 from .paper import PaperSwitch

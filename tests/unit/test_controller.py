@@ -9,15 +9,15 @@ import pytest
 
 from fsctl.collapse.node import Emission
 from fsctl.errors import NotFoundError, TooLargeError
-from fsctl.fixed_rules import BRIDGE
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import DROP, PUNT, Forward, Match
 from fsctl.model.fib import change_of
 from fsctl.model.network import Address
 from fsctl.model.packet import Packet
 from fsctl.model.prefix_keys import key_of
-from fsctl.pipeline import flow_key
-from fsctl.rules import EGRESS, WAYS, RuleChange, RuleTable
+from fsctl.openflow.rules import EGRESS, WAYS, RuleChange, RuleTable
+from fsctl.pipeline.fixed_rules import BRIDGE
+from fsctl.pipeline.flow_rules import flow_key
 from fsctl.status import InterfaceChange, NexthopMove, SessionRequest, Write
 
 from .paper import MAC, Lab

@@ -6,10 +6,9 @@ import random
 import zlib
 from dataclasses import replace
 
-from fsctl.fixed_rules import BRIDGE, ENTER, LEARN_AND_NORMAL, NORMAL, fixed_rules
 from fsctl.model.fib import Fib
 from fsctl.model.network import Address, Bridge, Interface, Network, Router
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     ADMISSION,
     EGRESS,
     ELSEWHERE,
@@ -27,6 +26,7 @@ from fsctl.rules import (
     Output,
     RuleKey,
 )
+from fsctl.pipeline.fixed_rules import BRIDGE, ENTER, LEARN_AND_NORMAL, NORMAL, fixed_rules
 from tests.builders import line, mac, with_interface
 
 R0 = mac(0, 0)

@@ -15,7 +15,8 @@ from fsctl.inventory import Inventory
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import Forward, Match
 from fsctl.model.fib import Fib, change_of
-from fsctl.status import BridgeInfo, OvsdbView, Port, PortInfo, SessionRequest, Write
+from fsctl.openflow.ports import Port
+from fsctl.status import BridgeInfo, OvsdbView, PortInfo, SessionRequest, Write
 from tests.waiting import eventually
 
 from .paper import MAC, Lab, PaperSwitch

@@ -7,8 +7,8 @@ from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import Delegation, Forward, Match
 from fsctl.model.fib import Fib
 from fsctl.model.network import Bridge, Interface, Network, Router
-from fsctl.pipeline import tables
-from fsctl.rules import FLOW_SWITCH
+from fsctl.openflow.rules import FLOW_SWITCH
+from fsctl.pipeline.layout import tables
 
 EVERYTHING, THERE = Prefix.parse("0.0.0.0/0"), Prefix.parse("10.1.0.0/16")
 

@@ -22,7 +22,7 @@ from fsctl.openflow import (
 )
 from fsctl.openflow.actions import Opaque, decode_instructions, encode_actions, encode_instructions
 from fsctl.openflow.match import decode_fields, encode_fields, encode_match
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     COOKIE,
     LEARNED_COOKIE,
     Action,

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from fsctl.openflow.rules import TABLES
 from fsctl.ovsdb.edits import Set
 from fsctl.ovsdb.marks import OWNER, PREFIXES, link_name
 from fsctl.ovsdb.plan import plan
 from fsctl.ovsdb.schema import _CLASSES, _MONITOR_ONLY, COLUMNS
 from fsctl.ovsdb.view import view_of
 from fsctl.ovsdb.wanted import Wanted
-from fsctl.rules import TABLES
 from tests.unit.ovsdb_rows import TARGET, Rows, field_names
 
 OTHER = "tcp:127.0.0.1:9999"

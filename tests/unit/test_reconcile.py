@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsctl.openflow.errors import TABLE_FULL, OpenFlowError
-from fsctl.reconcile import apply, dependents, diff, order
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     EGRESS,
     FLOW_SWITCH,
     GUARD,
@@ -29,6 +28,8 @@ from fsctl.rules import (
     SetField,
     Update,
 )
+from fsctl.pipeline.dependents import dependents
+from fsctl.pipeline.diff import apply, diff, order
 from fsctl.southbound.refusal import FOREIGN, Refusals
 
 NORMAL: tuple[Action, ...] = (Normal(),)

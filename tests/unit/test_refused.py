@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from fsctl.bridge_state import RETRY_S
-from fsctl.fixed_rules import BRIDGE
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import DROP, Forward
 from fsctl.model.prefix_keys import key_of
-from fsctl.pipeline import flow_key
-from fsctl.rules import EGRESS, GUARD, Action, GotoTable, RuleChange, RuleKey, RuleTable, SetField, Update
+from fsctl.openflow.rules import EGRESS, GUARD, Action, GotoTable, RuleChange, RuleKey, RuleTable, SetField, Update
+from fsctl.pipeline.fixed_rules import BRIDGE
+from fsctl.pipeline.flow_rules import flow_key
 from fsctl.status import Dump, Rejection
 
 from .paper import MAC, Lab

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fsctl.errors import InvalidError, MalformedError, TooLargeError
 from fsctl.model.addresses import Prefix, parse_mac
 from fsctl.model.packet import Packet
-from fsctl.rules import (
+from fsctl.openflow.rules import (  # fmt: skip
     Action,
     CheckLarger,
     DecTtl,
@@ -26,7 +26,7 @@ from fsctl.rules import (
     RuleKey,
     SetField,
     match_of,
-)  # fmt: skip
+)
 from fsctl.schema.packets import packet_json, read_packet
 from fsctl.schema.pieces import AT_ONCE, loads_pieces
 from fsctl.schema.rules import actions_json, actions_text, rule_text

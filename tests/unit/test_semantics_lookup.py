@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fsctl.flowterp import MAX_DEPTH, Frame, Learned, fragment_bits, matches
 from fsctl.model.addresses import IPV6, MULTICAST_BIT
 from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
 from fsctl.model.packet import Packet
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     FIELD_ORDER,
     Action,
     CheckLarger,
@@ -26,7 +25,8 @@ from fsctl.rules import (
     RuleTable,
     SetField,
 )
-from fsctl.semantics import Delivery, Outcome, lookup
+from fsctl.specification.interpreter import MAX_DEPTH, Frame, Learned, fragment_bits, matches
+from fsctl.specification.walk import Delivery, Outcome, lookup
 
 PACKET = Packet("br", 1, 0xA, 0xB, src=0x0A000001, dst=0x0A000902, ttl=64, length=100, sport=1000, dport=2000)
 LINKS = {"br": {"peer": 9}, "peer": {"br": 8}}

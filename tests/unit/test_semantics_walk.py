@@ -14,7 +14,7 @@ from fsctl.model.ip_protocols import ICMPV6, NO_PROTO, TCP
 from fsctl.model.martians import ND_TYPES
 from fsctl.model.network import Address, Bridge
 from fsctl.model.packet import Packet
-from fsctl.semantics import BRIDGED, DROPPED, SLOW_PATH, walk
+from fsctl.specification.walk import BRIDGED, DROPPED, SLOW_PATH, walk
 from tests.builders import EVERYTHING, HOST_A, HOST_B, HOST_PORT, line, mac, with_delegations, with_interface
 
 SRC, DST = Prefix.parse("10.0.0.1").value, Prefix.parse("10.0.9.2").value

@@ -12,9 +12,9 @@ from fsctl.errors import ConflictError, UnavailableError
 from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import Forward, Match
 from fsctl.model.fib import change_of
-from fsctl.rules import FLOW_SWITCH, RuleKey
+from fsctl.openflow.rules import FLOW_SWITCH, RuleKey
+from fsctl.pipeline.stop_rules import STOP
 from fsctl.status import SessionRequest, Write
-from fsctl.stop_rules import STOP
 from fsctl.store import Commit
 from fsctl.writes import Together
 from tests.unit.paper import MAC, Lab

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from fsctl.model.addresses import format_ip, format_mac
-from fsctl.rules import RuleChange
+from fsctl.openflow.rules import RuleChange
 from topologies.experiments import plots
 from topologies.experiments.management import Management, Reactive
 from topologies.experiments.methods import Collapsed, ReactiveWalk, cascade_rule, cascade_rules

@@ -16,7 +16,7 @@ from typing import Self
 from fsctl.openflow import Encoder, bundle_control, const, decode_error, requests
 from fsctl.openflow.actions import encode_actions
 from fsctl.openflow.encode import flow_mod, message
-from fsctl.rules import Action, RuleChange
+from fsctl.openflow.rules import Action, RuleChange
 from topologies.ovs import LabError
 
 PACKET_IN, PACKET_OUT = 10, 13

@@ -15,7 +15,7 @@ from fsctl.model.addresses import IPV4
 from fsctl.model.delegations import Forward
 from fsctl.model.fib import Change, Fib
 from fsctl.model.network import Bridge, Interface, Network, Router
-from fsctl.rules import FLOW_SWITCH, Action, DecTtl, Field, Output, Resubmit, RuleChange, RuleKey, SetField, match_of
+from fsctl.openflow.rules import FLOW_SWITCH, Action, DecTtl, Field, Output, Resubmit, RuleChange, RuleKey, SetField, match_of
 from topologies.experiments.search.cascade import Cascade
 from topologies.experiments.search.fibs import Chain, interface_mac
 from topologies.experiments.search.tables import MASKS, Entry, PerLengthHashes

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from fsctl.errors import NotFoundError
-from fsctl.flowterp import Delivery, Flowterp, Hit, Learned, Outcome, lookup
 from fsctl.model.addresses import IPV4, MULTICAST_BIT, format_ip, format_mac
 from fsctl.model.delegations import Delegation, Drop, FiveTuple, Forward, Match, Punt
 from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS, ICMPV6
 from fsctl.model.martians import LOCAL_DESTINATIONS, LOCAL_SOURCES, ND_TYPES
 from fsctl.model.network import Interface, Network
 from fsctl.model.packet import Packet
+from fsctl.specification.interpreter import Delivery, Flowterp, Hit, Learned, Outcome, lookup
 
 __all__ = [
     "BRIDGED", "DROPPED", "SLOW_PATH",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fsctl.collapse.effects import SLOW, Effect
-from fsctl.rules import ADMISSION, Action, GotoTable, SetField
+from fsctl.openflow.rules import ADMISSION, Action, GotoTable, SetField
 
 
 def has_way(effect: Effect) -> bool:

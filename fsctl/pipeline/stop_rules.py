@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from fsctl.collapse.compiler import Compiler
 from fsctl.collapse.node import Node
-from fsctl.fixed_rules import BRIDGE, rule
-from fsctl.rules import FLOW_SWITCH, Field, Rule
+from fsctl.openflow.rules import FLOW_SWITCH, Field, Rule
+from fsctl.pipeline.fixed_rules import BRIDGE, rule
 
 STOP = 60_000
 """The priority of stop rules: above all other rules of the flow switch table."""

@@ -8,7 +8,7 @@ from fsctl.model.addresses import BITS, IPV4, IPV6, MULTICAST_BIT, RESERVED_VID,
 from fsctl.model.ip_protocols import BYPASSED_PROTOCOLS, ICMPV6
 from fsctl.model.martians import LOCAL_DESTINATIONS, LOCAL_SOURCES, ND_TYPES
 from fsctl.model.network import Bridge, Interface, Network
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     ADMISSION,
     EGRESS,
     ELSEWHERE,

@@ -10,120 +10,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 
-from fsctl import reconcile
 from fsctl.collapse.compiler import Compiler
-from fsctl.collapse.effects import DROPPED, FORWARD, Effect, Place
+from fsctl.collapse.effects import FORWARD, Effect
 from fsctl.collapse.node import Emission, Node
-from fsctl.fixed_rules import BRIDGE, Longest, eth_type, fixed_rules, rule
-from fsctl.model.addresses import BITS, IPV4
-from fsctl.model.delegations import FiveTuple, Fragments
-from fsctl.model.ip_protocols import TCP
 from fsctl.model.network import Network
-from fsctl.rules import (
-    EGRESS,
-    FLOW_SWITCH,
-    LINK_MARK,
-    MTU,
-    WAYS,
+from fsctl.openflow.rules import (
     Action,
-    CheckLarger,
-    DecTtl,
-    Field,
-    GotoTable,
-    Output,
-    Resubmit,
-    Rule,
     RuleChange,
     RuleKey,
     RuleTable,
-    SetField,
 )
-from fsctl.stop_rules import stop_rules
-from fsctl.ways import Tally, Ways, has_way
-
-ETHERNET_HEADER = 14
-BY_PREFIX, BY_CONNECTION = 1000, 5000
-
-# --- table 1, the ways out, and the MTU -----------------------------------------------------------------
-
-
-def actions_of(network: Network, bridge: str, effect: Effect) -> tuple[Action, ...]:
-    """What the whole chain does to a packet that no MTU stops."""
-    if effect.kind != FORWARD:
-        return () if effect.kind == DROPPED else BRIDGE
-    hop = network.fibs[effect.router].nexthops[effect.nexthop]
-    out = network.routers[effect.router].interfaces[hop.out]
-    links = network.bridges[bridge].links
-    if out.bridge == bridge:
-        away: Action = Resubmit(EGRESS)
-    elif out.bridge in links and network.bridges[out.bridge].takes(bridge, out.mac, out.ofport):
-        away = Output(links[out.bridge])
-    else:
-        return BRIDGE  # no patch port, or the last bridge has not confirmed its rules yet: the slow path
-    rewrite = (DecTtl(effect.hops), SetField("eth_src", out.mac), SetField("eth_dst", hop.eth_dst))
-    return (*rewrite, SetField("pkt_mark", LINK_MARK), away)
-
-
-def way_of(network: Network, bridge: str, effect: Effect, number: int) -> tuple[Rule, ...]:
-    """The rules of way `number`: one; or, with an MTU to watch, the check and the rule for packets that pass it.
-
-    They match on the IP version because dec_ttl requires it (otherwise OFPBAC_MATCH_INCONSISTENT).
-    """
-    actions = actions_of(network, bridge, effect)
-    taken = (eth_type(effect.version), Field("reg1", number))
-    if not effect.limit or actions == BRIDGE:
-        return (rule(WAYS, 10, actions, *taken),)
-    check = (CheckLarger(effect.limit + ETHERNET_HEADER), GotoTable(MTU))
-    return rule(WAYS, 10, check, *taken), rule(MTU, 10, actions, *taken)
-
-
-_MASKS = {v: [((1 << n) - 1) << (bits - n) for n in range(bits)] + [None] for v, bits in BITS.items()}
-
-
-def _connection_fields(connection: FiveTuple) -> tuple[Field, ...]:
-    family, ports = f"ipv{connection.version}", "tcp" if connection.ip_proto == TCP else "udp"
-    return (
-        Field(f"{family}_src", connection.src),
-        Field(f"{family}_dst", connection.dst),
-        Field("ip_proto", connection.ip_proto),
-        Field("nw_frag", 0),
-        Field(f"{ports}_src", connection.sport),
-        Field(f"{ports}_dst", connection.dport),
-    )
-
-
-def _fragment_fields(fragments: Fragments) -> tuple[Field, ...]:
-    family = f"ipv{fragments.version}"
-    return (
-        Field(f"{family}_src", fragments.src),
-        Field(f"{family}_dst", fragments.dst),
-        Field("ip_proto", fragments.ip_proto),
-        Field("nw_frag", 1, 1),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _node_fields(mac: int, eth_src: int | None, version: int) -> tuple[Field, ...]:
-    """What all rules of a node match on. Hot path: hence the cache."""
-    sender = () if eth_src is None else (Field("eth_src", eth_src),)
-    return (Field("eth_dst", mac), *sender, eth_type(version))
-
-
-def flow_key(node: Node, key: Place) -> RuleKey:
-    """The key of a collapsed rule."""
-    head = _node_fields(node.interface.mac, node.eth_src, node.version)
-    of_class = node.eth_src is not None
-    if isinstance(key, FiveTuple):
-        return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _connection_fields(key))
-    if isinstance(key, Fragments):
-        return RuleKey(FLOW_SWITCH, BY_CONNECTION + of_class, head + _fragment_fields(key))
-    length = key & 0xFF
-    if not length:
-        return RuleKey(FLOW_SWITCH, BY_PREFIX + of_class, head)
-    dst = Field("ipv4_dst" if node.version == IPV4 else "ipv6_dst", key >> 8, _MASKS[node.version][length])
-    return RuleKey(FLOW_SWITCH, BY_PREFIX + 2 * length + of_class, (*head, dst))
+from fsctl.pipeline import diff
+from fsctl.pipeline.fixed_rules import BRIDGE, Longest, fixed_rules
+from fsctl.pipeline.flow_rules import flow_key, way_of
+from fsctl.pipeline.rewrites import Tally, Ways, has_way
+from fsctl.pipeline.stop_rules import stop_rules
 
 
 class Layout:
@@ -305,7 +207,7 @@ class Layout:
         self.network = network
         for bridge, frame_now in self.frames.items():
             frame_now.rules = fixed_rules(network, bridge, self.longest[bridge]).rules
-        return {bridge: reconcile.diff(self._few(bridge), before[bridge], bridge).changes for bridge in before}
+        return {bridge: diff.diff(self._few(bridge), before[bridge], bridge).changes for bridge in before}
 
     def reroute(self, router: str, numbers: Collection[int]) -> dict[str, list[RuleChange]]:
         """These next hops of a router have another MAC: their ways change, no other rule does."""
@@ -322,7 +224,7 @@ class Layout:
         changes: dict[str, list[RuleChange]] = {name: [] for name in self.network.bridges}
         for name, into in changes.items():
             old, new = before._few(name), self._few(name)
-            into.extend(reconcile.diff(new, old, name).changes)
+            into.extend(diff.diff(new, old, name).changes)
         old_nodes = {before._place(node): node for _, node in before.compiler.nodes()}
         for _, node in self.compiler.nodes():
             twin = old_nodes.pop(self._place(node), None)

@@ -1,6 +1,6 @@
 """An interpreter of the OpenFlow rules that fsctl writes: what Open vSwitch would do.
 
-Part of the executable specification (`semantics`): slow, plain, and ignorant of who made the rules.
+Part of the executable specification (`walk`): slow, plain, and ignorant of who made the rules.
 Behaviour follows ovs-actions(7) and ovs-fields(7).
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fsctl.model.addresses import IPV4, IPV6
 from fsctl.model.ip_protocols import ICMPV6, TCP, UDP
 from fsctl.model.packet import Packet
-from fsctl.rules import (
+from fsctl.openflow.rules import (
     GUARD,
     LEARNED,
     NORMAL_BIT,
