@@ -67,11 +67,11 @@ def _sizes(network: Network, version: int) -> dict[End, int]:
 
 
 def _following(network: Network, version: int) -> dict[End, set[End]]:
-    """The router interfaces that each interface's delegations for prefixes lead to."""
+    """The router interfaces that each interface's delegations for prefixes lead to, as `graph` makes steps: all are up."""
     numbers: dict[End, set[int]] = {}
     for router, fib in network.fibs.items():
         for (in_port, of_version, _), part in fib.parts.items():
-            if of_version == version:
+            if of_version == version and network.routers[router].interfaces[in_port].up:
                 numbers.setdefault((router, in_port), set()).update(part.prefixes.values())
     return {end: set(_entered(network, end[0], used)) for end, used in numbers.items()}
 
@@ -82,7 +82,7 @@ def _entered(network: Network, router: str, numbers: Set[int]) -> Iterator[End]:
         hop = network.fibs[router].nexthops.get(number)
         out = network.routers[router].interfaces.get(hop.out) if hop is not None else None
         into = network.by_mac.get((out.bridge, hop.eth_dst)) if hop is not None and out is not None else None
-        if into is not None:
+        if out is not None and out.up and into is not None and into.up:
             yield into.router, into.name
 
 
