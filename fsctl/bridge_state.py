@@ -6,9 +6,9 @@ import logging
 from collections.abc import Collection, Mapping
 
 from fsctl.bridge_worker import BridgeWorker, Report
+from fsctl.openflow.decode import ForeignRule
 from fsctl.openflow.rules import EGRESS, FLOW_SWITCH, GUARD, Action, RuleChange, RuleKey, RuleTable, SetField
 from fsctl.pipeline.fixed_rules import BRIDGE, FROM_LINK
-from fsctl.status import ForeignRule
 
 _LOG = logging.getLogger(__name__)
 SILENT_S = 1.0

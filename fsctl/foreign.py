@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fsctl.model.addresses import MULTICAST_BIT
+from fsctl.openflow.decode import ForeignRule
 from fsctl.openflow.rules import Field
 from fsctl.pipeline.fixed_rules import ETH_TYPE, VLAN_PRESENT
-from fsctl.status import ForeignRule
 
 
 def policy_for(policies: Iterable[ForeignRule], ofport: int, mac: int) -> str:

@@ -15,8 +15,9 @@ from fsctl.config import Config, InterfaceConfig
 from fsctl.foreign import policy_for
 from fsctl.model.fib import Fib
 from fsctl.model.network import Address, Bridge, Interface, Network, Router
+from fsctl.openflow.decode import ForeignRule
 from fsctl.openflow.ports import Port
-from fsctl.status import BridgeInfo, ForeignRule, Override, OvsdbView, PortInfo
+from fsctl.status import BridgeInfo, Override, OvsdbView, PortInfo
 
 GUEST_SENDERS, MOST_SENDERS = 256, 4096
 """How many MAC addresses are learned at the port of a guest, and at any other port (never more than the bridge learns).

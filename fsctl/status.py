@@ -12,7 +12,8 @@ from fsctl.model.delegations import Delegation, Match
 from fsctl.model.fib import Change, Page, RulePage, RulePlace
 from fsctl.model.network import Address, Network
 from fsctl.model.packet import Packet
-from fsctl.openflow.rules import Action, Field, RuleKey, RuleTable
+from fsctl.openflow.decode import ForeignRule
+from fsctl.openflow.rules import Action, RuleKey, RuleTable
 
 INSTALLED, SLOW_PATH, REFUSED = "installed", "slow_path", "refused"
 
@@ -319,13 +320,6 @@ class Rejection:
     error: str
     type: int = 0
     code: int = 0
-
-
-class ForeignRule(NamedTuple):
-    """A rule with another cookie in table 0 that does more than NORMAL: a policy of somebody else."""
-
-    match: tuple[Field, ...]
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from fsctl.pipeline.fixed_rules import BRIDGE
 from fsctl.pipeline.flow_rules import actions_of, flow_key, way_of
 from fsctl.pipeline.rewrites import has_way
 from fsctl.runtime import Runtime
-from fsctl.specification.walk import SLOW_PATH
 from fsctl.specification.walk import walk as walk_of
 from fsctl.status import (
     INSTALLED,

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fsctl.openflow.actions import decode_instructions
 from fsctl.openflow.match import decode_fields, decode_wire_fields, oxm_of
-from fsctl.openflow.rules import COOKIE, COOKIE_MASK, GUARD, LEARNED_COOKIE, LEARNED_MASK, Action, Field, Normal, RuleKey
+from fsctl.openflow.rules import (
+    COOKIE,
+    COOKIE_MASK,
+    GUARD,
+    LEARNED_COOKIE,
+    LEARNED_MASK,
+    Action,
+    Field,
+    Normal,
+    RuleKey,
+)
 from fsctl.openflow.text import foreign_text
-from fsctl.status import ForeignRule
 
 _FLOW = struct.Struct("!HBxIIHHHHH2xQQQ")
 _FLOW_FIXED = _FLOW.size + 4
@@ -23,6 +33,13 @@ FOREIGN_TEXTS = 50
 MAX_POLICIES = 10_000
 """Rules of others in table 0 that are compared with the routers' ports; with more, all ports count as affected."""
 _NORMAL: tuple[Action, ...] = (Normal(),)
+
+
+class ForeignRule(NamedTuple):
+    """A rule with another cookie in table 0 that does more than NORMAL: a policy of somebody else."""
+
+    match: tuple[Field, ...]
+    text: str
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fsctl.foreign import policy_for
+from fsctl.openflow.decode import ForeignRule
 from fsctl.openflow.rules import Field, match_of
-from fsctl.status import ForeignRule
 
 PORT, MAC = 7, 0x0200_0000_0001
 

@@ -167,7 +167,7 @@ def test_a_killed_process_leaves_whole_writes(tmp_path: Path) -> None:
     program = """
 import sys
 from fsctl.model.fib import Change
-from fsctl.model.addresses import DROP
+from fsctl.model.delegations import DROP
 from fsctl.store import SqliteStore
 store = SqliteStore(sys.argv[1])
 store.load()
