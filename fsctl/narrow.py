@@ -1,4 +1,4 @@
-"""The part of a network's delegations that one packet can meet: `semantics.walk` reads all that it is given.
+"""The part of a network's delegations that one packet can meet: `specification.walk` reads all that it is given.
 
 Addresses do not change on a walk. So what matters are the prefixes that cover the destination, at most one of each length,
 and the connections between these hosts.

@@ -3,7 +3,7 @@
 `Compiler(network)` compiles everything; `update` recompiles only the region that a change of delegations can
 affect. Both keep the rules in force per node; `update` yields what changed. Pure: it computes over the values it
 is given. A property test holds region and full equal, and both equal
-to `semantics.walk`, which shares no code with this.
+to `specification.walk`, which shares no code with this.
 """
 
 from __future__ import annotations

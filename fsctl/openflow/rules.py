@@ -1,7 +1,7 @@
 """OpenFlow rules as plain values.
 
 Field names are OpenFlow's OXM names (and Nicira's where OVS extends them); numbers are integers.
-`openflow` turns these into bytes and ovs-ofctl text, `pipeline` and `fixed_rules` build them, `flowterp` reads them.
+`openflow` turns these into bytes and ovs-ofctl text, `pipeline` builds them, `specification.interpreter` reads them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The third witness: Open vSwitch itself ends where `semantics.walk` ends, header for header.
+"""The third witness: Open vSwitch itself ends where `specification.walk` ends, header for header.
 
 Random networks are built as real bridges (dummy datapath) with fsctl's rules in them, and
 `ofproto/trace` is asked what it would do with packets drawn at match boundaries.

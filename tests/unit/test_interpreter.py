@@ -1,4 +1,4 @@
-"""`semantics.lookup`: what Open vSwitch would do with a rule (ovs-actions(7), ovs-fields(7))."""
+"""`specification.interpreter.lookup`: what Open vSwitch would do with a rule (ovs-actions(7), ovs-fields(7))."""
 
 from __future__ import annotations
 

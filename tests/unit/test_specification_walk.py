@@ -1,4 +1,4 @@
-"""`semantics.walk`, case by case of the design's section 3."""
+"""`specification.walk`, case by case of the design's section 3."""
 
 from __future__ import annotations
 
