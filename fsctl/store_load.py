@@ -12,7 +12,7 @@ from fsctl.model.delegations import FiveTuple, Forward
 from fsctl.model.fib import DROP_ID, PUNT_ID, Fib, Part, PartKey
 from fsctl.model.ip_protocols import TCP, UDP
 from fsctl.model.network import Address
-from fsctl.model.prefix_keys import Key
+from fsctl.model.prefix_keys import HOST_MASKS, Key
 from fsctl.status import Override, Session
 from fsctl.store_rows import KEY_BYTES, Column, bad_row, checksum, load_revision, prefix_checksum, verify
 
@@ -72,7 +72,7 @@ def _load_prefixes(db: sqlite3.Connection, part: int, version: int) -> dict[Key,
     prefixes: dict[Key, int] = {}
     bits, is_ipv4 = BITS[version], version == IPV4
     column: Any
-    host_masks = [(1 << (bits - length)) - 1 for length in range(bits + 1)]
+    host_masks = HOST_MASKS[version]
     for column, verdict, found in db.execute("SELECT key, verdict, checksum FROM prefix WHERE part = ?", (part,)):
         row = (part, column, verdict, found)
         if is_ipv4:

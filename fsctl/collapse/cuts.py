@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
 
-from fsctl.collapse.nodes import Nodes
+from fsctl.collapse.nodes import Nodes, entered
 from fsctl.model.network import Network
 
 LIFTED = 3 / 4
@@ -77,12 +77,12 @@ def _following(network: Network, version: int) -> dict[End, set[End]]:
 
 
 def _entered(network: Network, router: str, numbers: Set[int]) -> Iterator[End]:
-    """The routers' interfaces that own the MACs of these next hops."""
+    """The routers' interfaces that walks come to by these next hops."""
     for number in numbers:
         hop = network.fibs[router].nexthops.get(number)
         out = network.routers[router].interfaces.get(hop.out) if hop is not None else None
-        into = network.by_mac.get((out.bridge, hop.eth_dst)) if hop is not None and out is not None else None
-        if out is not None and out.up and into is not None and into.up:
+        into = entered(network, out, hop.eth_dst) if hop is not None and out is not None else None
+        if into is not None:
             yield into.router, into.name
 
 

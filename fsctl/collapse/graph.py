@@ -28,9 +28,9 @@ from fsctl.collapse.effects import (
     Point,
 )
 from fsctl.collapse.node import Node, State, Step
-from fsctl.collapse.nodes import Nodes
+from fsctl.collapse.nodes import Nodes, entered
 from fsctl.collapse.places import Places
-from fsctl.model.addresses import BITS, IPV4
+from fsctl.model.addresses import IPV4
 from fsctl.model.fib import DROP_ID, PUNT_ID
 from fsctl.model.martians import Martians
 from fsctl.model.network import Interface, Network
@@ -58,7 +58,6 @@ class Graph(Nodes):
         self._bit = {(i.router, i.name): 1 << n for n, i in enumerate(network.interfaces())}
         self._max_mtu = {b.name: b.max_mtu for b in network.bridges.values()}
         self.martians = Martians(version)
-        self.host_masks = [(1 << (BITS[version] - n)) - 1 for n in range(BITS[version] + 1)]
         super().__init__(network, version)
         self.own_keys = frozenset[Key]().union(*(node.local for node in self.nodes))
         """The addresses of all routers themselves."""
@@ -105,8 +104,8 @@ class Graph(Nodes):
         return alone if ends else Step(target, limit, bit, alone)
 
     def _target(self, out: Interface, eth_dst: int) -> Node | None:
-        into = self.network.by_mac.get((out.bridge, eth_dst))
-        if into is None or not into.up:
+        into = entered(self.network, out, eth_dst)
+        if into is None:
             return None
         of_class = self.node_of.get((into.router, into.name, out.mac))
         return of_class or self.node_of[into.router, into.name, None]

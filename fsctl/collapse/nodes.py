@@ -16,6 +16,12 @@ _MOST_SETS = 1024
 """How many sets of nodes `Nodes.upstream` remembers: a router can make as many as it has prefixes."""
 
 
+def entered(network: Network, out: Interface, eth_dst: int) -> Interface | None:
+    """The router interface that a walk comes to when it leaves by `out` to this MAC; None if it ends there."""
+    into = network.by_mac.get((out.bridge, eth_dst))
+    return into if out.up and into is not None and into.up else None
+
+
 class Nodes:
     """All nodes of one IP version, and which of them lead to which."""
 

@@ -13,7 +13,7 @@ from fsctl.collapse.effects import LOCAL_ID, Effect, Place, Point
 from fsctl.collapse.graph import Concerned, Graph, Seeds
 from fsctl.collapse.node import NOTHING, Emission, Node, State
 from fsctl.model.addresses import BITS
-from fsctl.model.prefix_keys import Key, mask
+from fsctl.model.prefix_keys import HOST_MASKS, Key, mask
 
 _PIECE = 512
 """Keys per yielded piece: well under 10 ms of work."""
@@ -40,7 +40,7 @@ def above(graph: Graph, key: Key, *, inclusive: bool = False) -> State:
             if number is not None:
                 best[node.index] = number
                 open_nodes.remove(node)
-    return State(value | graph.host_masks[length], best, [None] * len(graph.nodes))
+    return State(value | HOST_MASKS[graph.version][length], best, [None] * len(graph.nodes))
 
 
 def sweep(graph: Graph, keys: Iterable[Key], start: State, seeds: Seeds[Key], concerned: Concerned) -> Iterator[list[Emission]]:
@@ -53,7 +53,7 @@ def sweep(graph: Graph, keys: Iterable[Key], start: State, seeds: Seeds[Key], co
     holders = concerned.holders
     plain = [(n.index, n.any.prefixes.get) for n in holders if n.eth_src is None]
     simple = len(plain) == len(holders) and not any(n.is_cut for n in holders)
-    stack = [start]
+    host_masks, stack = HOST_MASKS[graph.version], [start]
     out: list[Emission] = []
     for count, key in enumerate(keys, 1):
         if not count % _PIECE:
@@ -75,7 +75,7 @@ def sweep(graph: Graph, keys: Iterable[Key], start: State, seeds: Seeds[Key], co
             continue
         parent = stack[-1]
         affected = graph.upstream(changed)
-        state = State(value | graph.host_masks[key & 0xFF], parent.best.copy(), parent.results.copy())
+        state = State(value | host_masks[key & 0xFF], parent.best.copy(), parent.results.copy())
         for index, number in said:
             state.best[index] = number
         for node in affected:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from fsctl.model.addresses import BITS, Prefix
+from fsctl.model.addresses import Prefix
 from fsctl.model.delegations import FiveTuple, Fragments
-from fsctl.model.prefix_keys import Key
+from fsctl.model.prefix_keys import HOST_MASKS, Key
 
 
 def _prefixes(*texts: str) -> tuple[Prefix, ...]:
@@ -19,10 +19,8 @@ LOCAL_DESTINATIONS = _prefixes(
     "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8"
 )
 
-
 #: Sources whose packets no router forwards (RFC 1812 5.3.7, RFC 4291 2.5.2, 2.5.3, 2.5.6, 2.7).
 LOCAL_SOURCES = _prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8")
-
 
 #: ICMPv6 types of neighbour discovery (RFC 4861): RS, RA, NS, NA, Redirect.
 ND_TYPES = (133, 134, 135, 136, 137)
@@ -51,8 +49,7 @@ class Martians:
     def __init__(self, version: int) -> None:
         self._destinations = _Ranges(p for p in LOCAL_DESTINATIONS if p.version == version)
         self._sources = _Ranges(p for p in LOCAL_SOURCES if p.version == version)
-        bits = BITS[version]
-        self._host_masks = [(1 << (bits - length)) - 1 for length in range(bits + 1)]
+        self._host_masks = HOST_MASKS[version]
 
     def excludes(self, key: Key | FiveTuple | Fragments) -> bool:
         """Whether the guard keeps out all packets of a prefix, a connection or its fragments."""

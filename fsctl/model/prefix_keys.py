@@ -8,6 +8,8 @@ from fsctl.model.addresses import BITS, Prefix
 
 Key = int
 """A prefix as an integer: `value << 8 | length`."""
+HOST_MASKS = {version: [(1 << (bits - length)) - 1 for length in range(bits + 1)] for version, bits in BITS.items()}
+"""IP version -> prefix length -> the bits that tell the addresses of a prefix apart."""
 
 
 def key_of(prefix: Prefix) -> Key:

@@ -88,17 +88,13 @@ def test_what_leads_nowhere_needs_no_cut() -> None:
     r0, r1 = network.routers["r0"], network.routers["r1"]
     down = replace(r0.interfaces["eth0"], up=False, why_down="no link")
     bare = {"r0": replace(r0, interfaces={**r0.interfaces, "eth0": down}, max_rules=0), "r1": replace(r1, max_rules=0)}
-    fibs = {"r0": Fib([Delegation(Match("eth0", WIDE), Forward("eth1", HOST_B))]), "r1": Fib(hosts_of_r1())}
+    fibs = {name: Fib([Delegation(Match("eth0", WIDE), Forward("eth1", HOST_B))]) for name in bare}
     network = replace(network, routers=bare, fibs=fibs, cuts=set())
     compiler = Compiler(network)
-    carry = carry_out(network, [("r0", change_of(Match("eth0", WIDE), Forward("eth1", mac(1, 0))))])
-    updates(Layout(network, compiler), carry)
+    onwards = change_of(Match("eth0", WIDE), Forward("eth1", mac(1, 0)))
+    updates(Layout(network, compiler), carry_out(network, [("r0", onwards)]))
     assert_bounded(network, compiler)
     assert not network.cuts
-
-
-def hosts_of_r1() -> list[Delegation]:
-    return [Delegation(Match("eth0", WIDE), Forward("eth1", HOST_A))]
 
 
 # --- across tenants --------------------------------------------------------------------------------------------------
