@@ -29,7 +29,7 @@ from fsctl.pipeline.fixed_rules import BRIDGE
 from fsctl.pipeline.flow_rules import actions_of, flow_key, way_of
 from fsctl.pipeline.rewrites import has_way
 from fsctl.runtime import Runtime
-from fsctl.specification.walk import walk as walk_of
+from fsctl.specification import walk as oracle
 from fsctl.status import (
     INSTALLED,
     REFUSED,
@@ -354,9 +354,9 @@ class Views:
         self._known.between_turns()
         if packet.bridge not in self._known.now.network.bridges:
             raise NotFoundError("no such bridge", field="bridge", value=packet.bridge)
-        found = walk_of(narrow.for_packet(self._known.now.network, packet), packet)
+        found = oracle.walk(narrow.for_packet(self._known.now.network, packet), packet)
         hops = tuple(HopReport(h.interface.router, h.interface.name, h.delegation) for h in found.hops)
-        rule = None if found.end == SLOW_PATH else self._rule_for(packet)
+        rule = None if found.end == oracle.SLOW_PATH else self._rule_for(packet)
         return WalkReport(hops, found.end, found.reason, found.final, rule)
 
     def _rule_for(self, packet: Packet) -> RuleStatus | None:

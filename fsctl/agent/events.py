@@ -1,7 +1,7 @@
 """What the kernel tells, as values: links, addresses, routes, next-hop objects, neighbours, rules.
 
 An `Event` says that a value is there (`gone` false) or no longer there. Addresses are integers next to
-their IP version; a route's destination is a `fsctl.model.fib.Key`. Sources: rtnetlink(7), linux/rtnetlink.h,
+their IP version; a route's destination is a `fsctl.model.prefix_keys.Key`. Sources: rtnetlink(7), linux/rtnetlink.h,
 linux/neighbour.h, linux/nexthop.h.
 """
 
